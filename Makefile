@@ -1,0 +1,93 @@
+# `make` lists what there is. Everything is installed into .venv, from requirements/*.lock with hashes.
+# Another interpreter: `make demo PYTHON=python3.13` (.venv is rebuilt when its Python version changes).
+
+# Without PYTHON, an existing .venv keeps the interpreter that it was made with.
+ifndef PYTHON
+PYTHON := $(shell .venv/bin/python -c "" 2>/dev/null && echo .venv/bin/python || echo python3)
+endif
+VERSION := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])" 2>/dev/null)
+BIN := .venv/bin
+
+# Stamps: a step is repeated only when the files that it depends on have changed. They lie in .venv, so that removing
+# it removes them; the first one carries the Python version, so that another version starts afresh.
+MADE := .venv/.made-by-python-$(VERSION)
+BASE := .venv/.base-installed
+DEV := .venv/.dev-installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# On CI a test that lacks one of these fails instead of being skipped. The CPU build of PyTorch that fits a test
+# machine is for Python 3.11 only (scripts/install_torch.py).
+REQUIRED_ON_CI := browser$(if $(filter 3.11,$(VERSION)),$(shell printf ',')torch)
+ifeq ($(CI),true)
+BACKBEAT_REQUIRE ?= $(REQUIRED_ON_CI)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types slow bench browser torch lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(DEV) ## make .venv with all that running, testing and checking need
+
+demo: $(BASE) ## compare cadences on the embedded handwritten digits
+	$(BIN)/backbeat compare
+
+test: $(DEV) ## run the tests
+	$(BIN)/python -m pytest
+
+check: lint types browser torch ## all that CI runs: format, lint, types, tests
+	BACKBEAT_REQUIRE="$(BACKBEAT_REQUIRE)" $(BIN)/python -m pytest
+
+format: $(DEV) ## rewrite the files in the house format, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lint: $(DEV) ## look at format and style, change nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(DEV) ## check the types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+slow: $(DEV) ## run the tests that the default run leaves out
+	$(BIN)/python -m pytest -m slow
+
+bench: $(DEV) ## time updates and sweeps on this machine
+	$(BIN)/python bench/updates.py
+	$(BIN)/python bench/sweep.py
+
+browser: ## install Debian's chromium for the tests of the pages, where that is possible
+	@sh scripts/install_chromium.sh
+
+torch: $(DEV) ## install PyTorch for the tests of its adapter, where a CPU build is to be had (LARGE=yes: any build)
+	@$(BIN)/python scripts/install_torch.py $(if $(filter yes,$(LARGE)),--large)
+
+# One resolution for every platform and Python version. No host name and no path gets into the files. Versions stay as
+# they are where they still fit; `make lock UPGRADE=yes` takes the newest.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	$(if $(filter yes,$(UPGRADE)),--upgrade) pyproject.toml
+lock: $(DEV) ## write requirements/*.lock anew from pyproject.toml
+	$(COMPILE) --group build --output-file requirements/base.lock
+	$(COMPILE) --group dev --constraints requirements/base.lock --output-file requirements/dev.lock
+
+clean: ## remove .venv and everything else that is made
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	find src tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
+
+$(MADE):
+	@test -n "$(VERSION)" || { echo "$(PYTHON) was not found or does not run; name a Python of 3.11 or newer: make demo PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "$(PYTHON) is Python $(VERSION), and backbeat needs 3.11 or newer; name another: make demo PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+# --no-build-isolation: the build tool is in the lock too, so that nothing unlocked is fetched.
+$(BASE): $(MADE) requirements/base.lock pyproject.toml
+	$(PIP) install --require-hashes --requirement requirements/base.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(BASE) requirements/dev.lock
+	$(PIP) install --require-hashes --requirement requirements/dev.lock
+	@touch $@

@@ -1,0 +1,27 @@
+"""Settings for every test and every example in a docstring or a document, made before anything is imported."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # no test opens a window
+
+import sys
+from types import ModuleType
+
+import beartype
+import hypothesis
+import jax
+import jaxtyping
+
+jax.config.update("jax_num_cpu_devices", 2)  # so that work over several devices is tested on any machine
+jax.config.update("jax_numpy_dtype_promotion", "strict")  # mixed dtypes are a mistake until someone says otherwise
+
+# Shapes and dtypes in annotations are checked at every call in tests, and only there.
+# An int where a float is due is no mistake (PEP 484); the hook takes its checker by name, so it gets one.
+checker = ModuleType("backbeat_checker")
+checker.check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # pyright: ignore[reportAttributeAccessIssue]
+sys.modules[checker.__name__] = checker
+jaxtyping.install_import_hook("backbeat", "backbeat_checker.check")
+
+# No deadline: the first example of a property compiles, the next ones do not.
+hypothesis.settings.register_profile("backbeat", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("backbeat")

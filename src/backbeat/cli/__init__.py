@@ -1,0 +1,85 @@
+"""The command line: `backbeat train`, `compare`, `report`, `runs`; typed functions are the commands.
+
+Nothing heavy is imported for `--help`: each command imports what it needs when it runs. Exit codes: 0 done; 2 the
+input or the settings are wrong, or a target was not reached; 3 the run diverged; 130 interrupted, and saved.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import FrameType
+
+from cyclopts import App, CycloptsError
+
+from ..errors import BackbeatError
+
+INTERRUPTED = 130
+
+app = App(
+    name="backbeat",
+    help="After how many examples should a network's weights change? Measure it on your own model, data and machine, "
+    "then train that way.",
+    version=lambda: version("backbeat"),
+    help_format="plaintext",
+    default_parameter=None,
+    suppress_keyboard_interrupt=False,
+)
+app.command(
+    "backbeat.cli.compare:compare", name="compare", help="Compare cadences: one example, batches, the whole data set."
+)
+app.command("backbeat.cli.train:train", name="train", help="Train one network at one cadence.")
+app.command(
+    "backbeat.cli.report:report", name="report", help="Write the report page of a run or comparison, and open it."
+)
+app.command("backbeat.cli.runs:runs", name="runs", help="List runs and comparisons.")
+app.register_install_completion_command(help="Install completion for the shell in use.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and ends the process with its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code == INTERRUPTED:
+        # XLA's own threads may still compute; a tidy end of Python would pull the data away under them, and crash
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt; a moment later where JAX's hook of the garbage collector would swallow it."""
+    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
+        threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
+    else:
+        raise KeyboardInterrupt
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Returns the exit code of one command; an error of the user's is one sentence on standard error."""
+    try:
+        code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except BackbeatError as error:
+        return _complain(str(error), error.exit_code)
+    except CycloptsError as error:
+        command = " ".join(["backbeat", *(error.command_chain or ())])
+        text = " ".join(str(error).split())
+        return _complain(f"{text}{'' if text.endswith(('.', '?', '!')) else '.'} See {command} --help.", 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted.", INTERRUPTED)
+    except BrokenPipeError:  # the reader of standard output has gone, as in `backbeat runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush finds a reader
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"backbeat: {sentence}", file=sys.stderr)
+    return code

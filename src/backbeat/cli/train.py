@@ -1,0 +1,222 @@
+"""`backbeat train`: one network, one cadence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from ..errors import SettingsError
+from .options import (
+    AsJson,
+    Block,
+    Clip,
+    HeldOut,
+    LossName,
+    Model,
+    OptimizerName,
+    OrderName,
+    Quiet,
+    RunName,
+    Seed,
+    SettingsFile,
+    ShortBatch,
+    WeightDecay,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from ..events import Event
+    from ..run import Run
+
+
+def train(
+    data: Annotated[str, Parameter(help="An .npz file with the arrays x and y, or digits.")] = "digits",
+    *,
+    every: Annotated[
+        str, Parameter(help='Examples per update: 1, 32, 10%, dataset, or "32 then 128 after 10 epochs".')
+    ] = "32",
+    repeat_until: Annotated[str | None, Parameter(help="Repeat a batch until loss<0.1, or correct.")] = None,
+    at_most: Annotated[int | None, Parameter(help="Most updates on one batch, with --repeat-until.")] = None,
+    model: Model = "mlp",
+    loss: LossName = "auto",
+    optimizer: OptimizerName = "sgd",
+    lr: Annotated[float, Parameter(name=["--lr", "--learning-rate"], help="Learning rate γ.")] = 0.1,
+    duration: Annotated[
+        str, Parameter(name=["--for", "--duration"], help='"20 epochs", "5000 updates", "30 s", or several with "or".')
+    ] = "20 epochs",
+    target: Annotated[
+        str | None, Parameter(help="Stop when reached: accuracy>=0.95, loss<=0.1, train loss<=0.1.")
+    ] = None,
+    patience: Annotated[str | None, Parameter(help='Stop when the loss has not improved for, say, "5 epochs".')] = None,
+    schedule: Annotated[str | None, Parameter(help='constant, linear, cosine, or "cosine over 20 epochs".')] = None,
+    warm_up: Annotated[str | None, Parameter(help='Raise the learning rate from 0 for, say, "2 epochs".')] = None,
+    order: OrderName = "reshuffled",
+    short_batch: ShortBatch = "keep",
+    held_out: HeldOut = 0.2,
+    seed: Seed = 0,
+    weight_decay: WeightDecay = 0.0,
+    clip: Clip = None,
+    evaluate: Annotated[str, Parameter(help='auto, never, or an interval such as "1 epoch".')] = "auto",
+    block: Block = None,
+    run: RunName = None,
+    settings: SettingsFile = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Trains a network, with the weights updated after every so many examples, and records the run.
+
+    With no DATA: scikit-learn's 1,797 handwritten digits.
+    """
+    from ..config import Settings, resolve
+    from ..folder import named_folder, read_settings
+    from ..run import carry_out
+    from .console import bar, print_json
+
+    given: dict[str, Any] = {
+        "every": with_repeats(every, repeat_until, at_most), "loss": loss, "optimizer": optimizer, "learning_rate": lr,
+        "duration": duration, "target": target, "patience": patience, "order": order, "short_batch": short_batch,
+        "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
+        "clip": clip, "evaluate": evaluate, "block": block,
+    }  # fmt: skip
+    if settings is not None:
+        given = read_settings(settings, Settings.__dataclass_fields__)
+        model, data = given.pop("model", model), given.pop("data", data)
+    job = resolve(model, data, Settings.of(given))
+    with bar(quiet or json) as progress:
+        done = carry_out(job, named_folder(run), [watcher(job, progress.show)], {"data": data})
+    picture(done)
+    if json:
+        print_json({**done.record(), "folder": done.folder})
+    else:
+        show(done)
+    return outcome(done)
+
+
+def with_repeats(every: str, repeat_until: str | None, at_most: int | None) -> Any:
+    """Returns the cadence that three options make together."""
+    from ..cadence import every as as_cadence
+
+    cadence = as_cadence(every)
+    if repeat_until is None and at_most is None:
+        return cadence
+    if repeat_until is None or at_most is None:
+        raise SettingsError(
+            "--repeat-until and --at-most go together: until when, and how many updates on one batch at most."
+        )
+    return cadence.repeat(until=repeat_until, at_most=at_most)
+
+
+def watcher(job: Any, show: Callable[[str, float, str], None]) -> Callable[[Event], None]:
+    """Returns a consumer of events that moves a progress bar."""
+    from ..events import Evaluated, StretchDone
+
+    durations = job.stopping.durations
+    newest = {"score": ""}
+
+    def consume(event: Event) -> None:
+        if isinstance(event, Evaluated):
+            part = event.held_out or event.train
+            newest["score"] = "  ".join(f"{name} {value:.4g}" for name, value in part.items())
+        if isinstance(event, (StretchDone, Evaluated)):
+            share = max(getattr(event.clock, d.unit) / d.amount for d in durations.each)
+            show(f"{event.clock.updates:,} updates", share, newest["score"])
+
+    return consume
+
+
+def picture(done: Run) -> None:
+    """Writes the picture and the page of a run into its folder."""
+    from ..report import run_figure, save_figure, write_page
+
+    assert done.folder is not None
+    record = done.record()
+    write_page(record, done.folder / "report.html")
+    save_figure(run_figure(record), done.folder / "run.png")
+
+
+def show(done: Run) -> None:
+    """Prints what a run came to."""
+    from ..report.style import duration
+    from .console import tell
+
+    job, clock = done.job, done.clock
+    n_held = len(job.split.held_out)
+    tell(f"{done.reason[0].upper()}{done.reason[1:]}", "bold")
+    tell(
+        f"{job.dataset.name}: {job.n_train:,} examples to train on, {n_held:,} held out; {job.architecture}, "
+        f"{job.loss}, {job.optimizer}, learning rate {job.learning_rate:g}; updated after {in_words(job.plan.cadence)}"
+    )
+    tell(
+        f"{clock.updates:,} updates, {clock.examples:,} examples, {clock.epochs:.4g} epochs in "
+        f"{duration(clock.seconds)}; compiling took {duration(done.compile_seconds)}"
+    )
+    if done.set_aside:
+        tell(f"{done.set_aside:,} examples were set aside with short batches that were dropped")
+    for part, words in (("train", "training part"), ("held_out", "held-out part")):
+        newest = {name: last(done.history[name]) for name in done.history if name.startswith(f"{part}_")}
+        if newest:
+            each = [f"{n.removeprefix(part + '_').replace('_mean', '')} {value:.4g}" for n, value in newest.items()]
+            tell(f"{words}: {', '.join(each)}")
+    if done.repeats is not None:
+        show_repeats(done)
+    tell(str(done.folder), label="recorded in", whole=True)
+
+
+def in_words(cadence: Any) -> str:
+    """Returns after what the weights change: "each example", "every 32 examples", "the whole data set"."""
+    text = str(cadence)
+    words = {"1": "each example", "dataset": "the whole data set"}
+    return words.get(text, f"every {text} examples" if text.isdigit() else f"every {text}")
+
+
+def last(column: Any) -> float:
+    """Returns the newest value that was measured: a run that was interrupted ends without an evaluation."""
+    measured = [value for value in column if value == value]
+    return float(measured[-1]) if measured else float("nan")
+
+
+def show_repeats(done: Run) -> None:
+    """Prints how many updates each batch took, and what that did to the rest."""
+    import numpy as np
+
+    from .console import tell
+
+    assert done.repeats is not None
+    column = done.repeats
+    counts = column["updates"]
+    if not len(counts):
+        return
+    text = (
+        f"{len(counts):,} batches took {counts.mean():.3g} updates each (from {counts.min()} to {counts.max()}): "
+        f"their own loss went from {column['batch_loss_before'].mean():.3g} to {column['batch_loss_after'].mean():.3g}"
+    )
+    change = column["rest_loss_after"] - column["rest_loss_before"]
+    if np.isfinite(change).all():
+        text += (
+            f"; the loss on all the rest rose in {np.mean(change > 0):.0%} of them, by {change.mean():+.3g} on average"
+        )
+    tell(text)
+
+
+def outcome(done: Run) -> int:
+    """Returns the exit code of a run, and says on standard error why it is not 0."""
+    from .console import say
+
+    if done.diverged:
+        say(f"{done.reason}; the last finite state is kept. Try a learning rate below {done.job.learning_rate:g}.")
+        return 3
+    if done.reason == "interrupted":
+        say(f"interrupted after {done.clock.updates:,} updates; what was trained is in {done.folder}.")
+        return 130
+    if done.reached is False:
+        target, part = done.job.stopping.target, done.job.scored_part
+        assert target is not None
+        column = done.history[f"{part}_{'loss_mean' if target.score == 'loss' else target.score}"]
+        best = max(column) if target.more_is_better else min(column)
+        say(
+            f"the target {target} was not reached, {done.reason}; the best was {best:.4g}. "
+            "Train longer (--for) or choose another target."
+        )
+        return 2
+    return 0

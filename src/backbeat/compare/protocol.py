@@ -1,0 +1,384 @@
+"""Compare cadences: time an update of each, tune its learning rate, then measure it on seeds unseen by the tuning."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cadence import Cadence
+from ..cadence import every as as_cadence
+from ..clock import Clock, Target, parse_seconds
+from ..config import Job, Settings, as_columns, checked_rate, recognised_loss, resolve, with_cadence
+from ..data import load
+from ..errors import SettingsError
+from ..folder import create_folder, environment, plain, settings_text, write_json, write_whole
+from ..losses import Loss, loss_for
+from ..measure import Timing, time_updates
+from ..models import n_parameters
+from ..record import FORMAT, recorded_columns
+from ..stretch import Data
+from .answer import answer
+from .critical import CriticalFit, fit_critical
+from .result import CadenceResult, Comparison, MeasuredRun, Reached, at_equal
+from .sweep import Apart, sweep
+from .tune import Tuning, default_rates, evaluation_points, growth_for, tune, tuning_score
+
+_NOT_ASKED = ("duration", "evaluate", "learning_rate", "watch_gradient")  # a comparison decides these itself
+DEFAULT_CADENCES = (1, 32, 64, 128, 256, "dataset")
+_TUNING_SHARE, _MEASURING_SHARE = 0.45, 0.25  # of the budget; the rest is for compiling, timing and writing
+_MOST_SEEDS = 100
+_LONGEST_RUN = 1.0  # seconds of one measured run, unless the target needs more
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a comparison is.
+
+    Attributes:
+        stage: "timing", "tuning" or "measuring".
+        every: the cadence being worked on, as text.
+        share: of the stage, from 0 to 1.
+    """
+
+    stage: str
+    every: str
+    share: float
+
+
+def compare(
+    model: Any,
+    data: Any = None,
+    *,
+    every: Sequence[Any] = DEFAULT_CADENCES,
+    target: Any = "auto",
+    seeds: int = 3,
+    budget: Any = "60 s",
+    learning_rates: Any = "auto",
+    loss: Any = "auto",
+    optimizer: Any = "sgd",
+    order: str = "reshuffled",
+    short_batch: str = "keep",
+    held_out: float = 0.2,
+    seed: int = 0,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    block: int | None = None,
+    params: Any = None,
+    run: str | Path | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Comparison:
+    """Measures what several cadences need to reach a target, on three clocks: on one model, data set and machine.
+
+    The learning rate is tuned for every cadence (widening the grid while the best lies on its edge). Then each one
+    runs at its rate with `seeds` seeds that the tuning did not see; all cadences of one seed have the same initial
+    weights and the same split. Seconds are those of a single run on a warm program, without evaluation and compilation.
+
+    Args:
+        model: as in `backbeat.fit`.
+        data: as in `backbeat.fit`.
+        every: the cadences, as a list or as a text with commas.
+        target: for example "accuracy>=0.95"; None for none; "auto": accuracy>=0.95 for classes, none otherwise.
+        seeds: runs of each cadence, from 3 to 100.
+        budget: how long the whole comparison may take, for example "60 s"; compilation can add some seconds.
+        learning_rates: the grid to tune on, as a list or as a text with commas, or "auto" for ten rates a factor 2
+            apart that widen where needed.
+        loss: as in `backbeat.fit`, likewise the others.
+        optimizer: see there.
+        order: see there.
+        short_batch: see there.
+        held_out: see there.
+        seed: the first of the tuning seeds; the measuring seeds follow them.
+        weight_decay: see there.
+        clip: see there.
+        block: see there.
+        params: see there; None for random ones by seed.
+        run: a folder to record the comparison in; None for none.
+        on_progress: is told how far it is.
+
+    Raises:
+        SettingsError: a setting that cannot be used.
+        DataError: data that cannot be used.
+
+    Example:
+        >>> import backbeat as bb
+        >>> comparison = bb.compare(bb.linear(), "digits", every=[32, "dataset"], target="accuracy>=0.9", budget="5 s")
+        >>> comparison.answer[-1]
+        'The target is held-out accuracy>=0.9, with the learning rate tuned for each cadence.'
+    """
+    began = time.perf_counter()
+    seconds = parse_seconds(budget, "budget")
+    _check_seeds(seeds)
+    cadences = _cadences(every)
+    dataset = load(data)
+    target = _target(target, loss_for(loss if loss != "auto" else recognised_loss(dataset)))
+    base = Settings(
+        loss=loss, optimizer=optimizer, target=target, order=order, short_batch=short_batch, held_out=held_out,
+        seed=seed, weight_decay=weight_decay, clip=clip, block=block, learning_rate=0.1,
+        duration="1000000000 updates", evaluate="1 epoch",
+    )  # fmt: skip
+
+    # every setting of every cadence is checked before the first is measured
+    by_seed = [
+        resolve(model, dataset, replace(base, every=cadences[0], seed=seed + k), params) for k in range(2 * seeds)
+    ]
+    jobs = [[with_cadence(job, _plainly(cadence)) for job in by_seed] for cadence in cadences]
+    tuning_jobs, measuring_jobs = [of[:seeds] for of in jobs], [of[seeds:] for of in jobs]
+    rates, widen = _rates(learning_rates, tuning_jobs[0][0])
+    given_rates = not (isinstance(learning_rates, str) and learning_rates == "auto")
+    names = [str(cadence) for cadence in cadences]
+    asked = {
+        "every": ",".join(names), "target": "none" if target is None else str(target), "seeds": seeds,
+        "budget": f"{seconds:g} s", "learning_rates": ",".join(map(str, rates)) if given_rates else "auto",
+    }  # fmt: skip
+    with _folder(run, tuning_jobs[0][0], {**base.as_text(), **asked}) as folder:
+        work = _Work(names, tuning_jobs[0][0].device_data(), seconds, on_progress)
+        timings = work.time([jobs[0] for jobs in tuning_jobs])
+        tunings = work.tune(tuning_jobs, timings, rates, widen)
+        results = work.measure(measuring_jobs, timings, tunings)
+        comparison = _comparison(results, tuning_jobs[0][0], seeds, seconds, time.perf_counter() - began)
+        if folder is not None:
+            write_json(folder / "record.json", comparison.record)
+            comparison.folder = folder
+    return comparison
+
+
+def _check_seeds(seeds: Any) -> None:
+    if isinstance(seeds, bool) or not hasattr(seeds, "__index__") or not 3 <= seeds <= _MOST_SEEDS:
+        raise SettingsError(
+            f"seeds={seeds!r} must be a whole number from 3 to {_MOST_SEEDS}: fewer say nothing about the spread, and "
+            "more leave each run next to no time."
+        )
+
+
+def _cadences(every: Any) -> list[Cadence]:
+    every = every.split(",") if isinstance(every, str) else every
+    values = [every] if isinstance(every, int) or hasattr(every, "phases") else list(every)
+    cadences = [as_cadence(value) for value in values]
+    if not cadences:
+        raise SettingsError("every is empty; give at least one cadence, for example every=[1, 32, 'dataset'].")
+    for cadence in cadences:
+        if cadences.count(cadence) > 1:
+            raise SettingsError(f"every names {cadence} twice; give each cadence once.")
+    return cadences
+
+
+def _plainly(cadence: Cadence) -> Cadence:
+    """Returns the cadence without the record of what repeats do to the rest: it would count as time of the update."""
+    return cadence if cadence.repeated is None else replace(cadence, repeated=replace(cadence.repeated, rest="none"))
+
+
+def _target(target: Any, loss: Loss) -> Any:
+    """Returns the target that is meant by "auto" and "none", and any other as it is."""
+    if target == "auto":
+        return "accuracy>=0.95" if loss.kind in ("classification", "binary") else None
+    return None if target == "none" else target
+
+
+def _rates(given: Any, job: Job) -> tuple[list[float], bool]:
+    """Returns the grid of learning rates, and whether it may be widened."""
+    if not job.optimizer.tunable:
+        return [1.0], False
+    if isinstance(given, str) and given == "auto":
+        return list(default_rates(job.optimizer.name)), True
+    given = given.split(",") if isinstance(given, str) else given
+    rates = sorted(
+        {checked_rate(rate, "learning_rates") for rate in ([given] if isinstance(given, (int, float)) else given)}
+    )
+    if not rates:
+        raise SettingsError('learning_rates is empty; give at least one, or "auto".')
+    return rates, False
+
+
+@dataclass
+class _Work:
+    """The three stages of a comparison, each within its share of the budget."""
+
+    cadences: list[str]
+    data: Data
+    seconds: float
+    on_progress: Callable[[Progress], None]
+
+    def told(self, stage: str, number: int) -> Callable[[float], None]:
+        """Returns a function that passes on the share done of one cadence as a share of the stage."""
+        n = len(self.cadences)
+        return lambda share: self.on_progress(Progress(stage, self.cadences[number], (number + min(share, 1.0)) / n))
+
+    def time(self, jobs: Sequence[Job]) -> list[Timing]:
+        """Returns seconds per update of each cadence, measured in turn."""
+        return time_updates(jobs, self.data, lambda share: self.on_progress(Progress("timing", "all", share)))
+
+    def tune(
+        self, jobs: Sequence[Sequence[Job]], timings: Sequence[Timing], rates: list[float], widen: bool
+    ) -> list[Tuning]:
+        """Returns the tuned learning rate of each cadence."""
+        share = self.seconds * _TUNING_SHARE / len(jobs)
+        result = []
+        for number, (of_cadence, timing) in enumerate(zip(jobs, timings, strict=True)):
+            told = self.told("tuning", number)
+            result.append(
+                tune(of_cadence, self.data, rates, target=of_cadence[0].stopping.target, seconds=share,
+                     seconds_alone=timing.seconds_per_update.median, widen=widen, progress=told)
+            )  # fmt: skip
+        return result
+
+    def measure(
+        self, jobs: Sequence[Sequence[Job]], timings: Sequence[Timing], tunings: Sequence[Tuning]
+    ) -> list[CadenceResult]:
+        """Returns the runs of each cadence at its tuned rate, all as long in their own seconds."""
+        share = self.seconds * _MEASURING_SHARE / len(jobs)
+        needed = [
+            max(u for u in tuning.best.updates_to_target if u) * timing.seconds_per_update.median
+            for tuning, timing in zip(tunings, timings, strict=True)
+            if any(tuning.best.updates_to_target)
+        ]
+        enough = 2 * max(needed) if needed else _LONGEST_RUN
+        result = []
+        for number, (of_cadence, timing, tuning) in enumerate(zip(jobs, timings, tunings, strict=True)):
+            # a cadence that was too slow in the tuning gets its chance
+            longest = max(enough, _LONGEST_RUN) if None in tuning.best.updates_to_target else enough
+            runs = _measured(of_cadence, self.data, tuning, timing, longest, share, self.told("measuring", number))
+            job = of_cadence[0]
+            column = f"{job.scored_part}_{'loss_mean' if tuning_score(job) == 'loss' else tuning_score(job)}"
+            size = job.plan.cadence.batch_sizes(job.n_train)[0]
+            result.append(CadenceResult(self.cadences[number], size, job.n_train, tuning, timing, runs, column))
+        return result
+
+
+def _measured(
+    jobs: Sequence[Job],
+    data: Data,
+    tuning: Tuning,
+    timing: Timing,
+    longest: float,
+    allowed: float,
+    progress: Callable[[float], None],
+) -> tuple[MeasuredRun, ...]:
+    """Returns one run for each job, `longest` seconds of a single run long, or until the time allowed is over."""
+    job, alone, rate = jobs[0], timing.seconds_per_update.median, tuning.best.learning_rate
+    size = job.plan.cadence.batch_sizes(job.n_train)[0]
+    repeated = job.plan.cadence.repeated is not None
+    runs = Apart(jobs, [rate], data, at_once=1) if repeated else sweep(jobs, [rate], data, alone, watch=True)
+    parts = ["train", "held_out"] if len(job.split.held_out) else ["train"]
+    n = max(20, int(longest / alone))
+    growth = growth_for(runs, parts, allowed, evaluation_points(job.n_train, size, n))
+    rows: list[list[dict[str, float]]] = [[] for _ in jobs]
+    norms, began = None, time.perf_counter()
+    for point in [0, *evaluation_points(job.n_train, size, n, growth)]:
+        if point:
+            norms = runs.advance(point)
+        found = runs.scores(parts)
+        for s, row in enumerate(rows):
+            clock = runs.clocks()[s][0]
+            if row and clock.updates == row[-1]["updates"]:
+                continue
+            values = {"updates": clock.updates, "examples": clock.examples, "epochs": clock.epochs}
+            if repeated and isinstance(runs, Apart):  # what an update costs changes as batches are satisfied
+                values["seconds"] = runs.engines[s][0].update_seconds
+            else:
+                values["seconds"] = _seconds_at(job, timing, clock, row[-1] if row else None)
+            for part in parts:
+                values |= {f"{part}_{'loss_mean' if k == 'loss' else k}": v for k, v in found[part][s][0].items()}
+            seen = norms[s, 0] if norms is not None else np.empty(0)
+            values["gradient_norm_mean"] = float(seen.mean()) if seen.size else float("nan")
+            values["gradient_norm_sd"] = float(seen.std()) if seen.size else float("nan")
+            row.append(values)
+        spent = time.perf_counter() - began
+        progress(max(point / n, spent / allowed))
+        if spent > allowed or (runs.diverged_at > 0).all():
+            break
+    return tuple(_run_of(jobs[s], rows[s], int(runs.diverged_at[s, 0])) for s in range(len(jobs)))
+
+
+def _seconds_at(job: Job, timing: Timing, clock: Clock, before: dict[str, float] | None) -> float:
+    """Returns the seconds of a single run up to a clock: each update at the time of the batch size that held then.
+
+    Where the batch size changes, it is taken to do so at the evaluation before.
+    """
+    if before is None:
+        return 0.0
+    phase = 0
+    for number, later in enumerate(job.plan.cadence.phases[1:], start=1):
+        if later.after is not None and before[later.after.unit] >= later.after.amount:
+            phase = number
+    return before["seconds"] + (clock.updates - before["updates"]) * timing.phases[phase].median
+
+
+def _run_of(job: Job, rows: list[dict[str, float]], diverged_at: int) -> MeasuredRun:
+    """Returns a run from its evaluations; those after it diverged are left out."""
+    kept = [row for row in rows if not diverged_at or row["updates"] < diverged_at]
+    curve = {name: np.array([row[name] for row in kept]) for name in kept[0]}
+    target, reached = job.stopping.target, None
+    if target is not None:
+        column = curve[f"{job.scored_part}_{'loss_mean' if target.score == 'loss' else target.score}"]
+        hits = np.flatnonzero([target.reached(value) for value in column])
+        if len(hits):
+            row = kept[hits[0]]
+            reached = Reached(int(row["updates"]), int(row["examples"]), row["epochs"], row["seconds"])
+    return MeasuredRun(job.settings.seed, curve, reached, diverged_at or None)
+
+
+def _comparison(results: Sequence[CadenceResult], job: Job, seeds: int, budget: float, took: float) -> Comparison:
+    target = job.stopping.target
+    text = None if target is None else str(Target(target.score, target.value, job.scored_part))  # pyright: ignore[reportArgumentType]
+    fit: CriticalFit | None = None
+    if target is not None:
+        fit = fit_critical(
+            {c.batch_size: [r.reached.updates for r in c.runs if r.reached] for c in results if c.reached_share == 1}
+        )
+    equal = at_equal(results)
+    first = job.settings.seed
+    record = plain({
+        "kind": "comparison", "format": FORMAT, "backbeat": environment()["backbeat"],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"), **recorded_columns(job),
+        "n_parameters": n_parameters(job.initial_state().params), "target": text, "score": tuning_score(job),
+        "tuning_seeds": list(range(first, first + seeds)), "seeds": list(range(first + seeds, first + 2 * seeds)),
+        "budget_seconds": budget, "took_seconds": took,
+        "answer": answer(results, text, fit, equal), "notes": _notes(results, job),
+        "cadences": [result.record() for result in results], "equal": equal,
+        "fit": fit.as_dict() if fit else None, "environment": environment(),
+    })  # fmt: skip
+    return Comparison(record, tuple(results))
+
+
+def _notes(results: Sequence[CadenceResult], job: Job) -> list[str]:
+    notes = []
+    for result in results:
+        if result.tuning.on_edge:
+            times = (
+                f"after widening the grid {result.tuning.widened} times"
+                if result.tuning.widened
+                else "and the grid was given"
+            )
+            notes.append(
+                f"every {result.every}: the best learning rate, {result.tuning.best.learning_rate:.3g}, lies on the "
+                f"edge of those tried, {times}; a better one may lie beyond."
+            )
+    if not job.optimizer.tunable:
+        notes.append("The optimizer holds its own learning rate, so it was not tuned.")
+    return notes
+
+
+@contextmanager
+def _folder(run: str | Path | None, job: Job, settings: dict[str, Any]) -> Iterator[Path | None]:
+    """Gives the folder to record in, with settings and environment; takes it away again if nothing came of it."""
+    if run is None:
+        yield None
+        return
+    folder = create_folder(Path(run))
+    try:
+        kept = {k: v for k, v in settings.items() if k not in _NOT_ASKED}
+        settings = {"model": as_columns(job)["model"], "data": job.dataset.name, **kept}
+        write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings)))
+        write_json(folder / "environment.json", environment())
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder)
+        raise

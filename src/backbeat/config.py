@@ -1,0 +1,383 @@
+"""The settings of a run, as a person gives them, and the job that they make once they meet the data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .cadence import Cadence, every
+from .clock import Duration, Durations, Patience, Stopping, Target
+from .data import Dataset, Split, load, split
+from .errors import DataError, SettingsError, nearest
+from .gradient import checked_block
+from .losses import Loss, loss_for
+from .models import Model, model_for, parse_model
+from .optimizer import Optimizer, optimizer_for
+from .order import Order
+from .plan import Plan
+from .schedule import Schedule, schedule_for
+from .stretch import Data
+from .update import State
+
+_GREATEST_SEED = 2**32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides a run beside the model and the data; see `backbeat.fit` for what each one means."""
+
+    every: Any = 32
+    loss: Any = "auto"
+    optimizer: Any = "sgd"
+    learning_rate: Any = 0.1
+    duration: Any = "20 epochs"
+    target: Any = None
+    patience: Any = None
+    order: str = "reshuffled"
+    short_batch: str = "keep"
+    held_out: float = 0.2
+    seed: int = 0
+    schedule: Any = None
+    warm_up: Any = None
+    weight_decay: float = 0.0
+    clip: float | None = None
+    evaluate: Any = "auto"
+    block: int | None = None
+    watch_gradient: bool = False
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> Settings:
+        """Returns settings from keyword arguments; refuses an unknown one with the nearest name."""
+        names = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in names:
+                raise SettingsError(f"{name} is not a setting; {nearest(name, names)}")
+        return cls(**settings)
+
+    def as_text(self) -> dict[str, Any]:
+        """Returns the settings as text, numbers and booleans, without those that are None: what is kept in a file."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            k: v if isinstance(v, (bool, int, float, str)) else _spelled(v) for k, v in plain.items() if v is not None
+        }
+
+
+def _spelled(value: Any) -> str:
+    own = type(value).__str__ is not object.__str__ and not callable(value)
+    return str(value) if own or hasattr(value, "phases") else getattr(value, "__name__", type(value).__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, resolved: every setting read and checked against the data; nothing is trained yet.
+
+    Attributes:
+        settings: as they were given.
+        dataset: examples, labels, weights.
+        split: which examples are trained on, which are held out.
+        model: f_θ, with its shapes known.
+        loss: ℓ.
+        optimizer: the update rule.
+        learning_rate: γ, before any schedule.
+        schedule: the factor on γ along the run.
+        plan: which examples each update uses.
+        stopping: when the run is over.
+        evaluate: how often to evaluate; None for "as often as costs little".
+        n_outputs: how many numbers the network gives for an example.
+        plain: every example counts exactly 1.
+        example_floats: numbers that are kept of one example on its way through the network (bounds the block).
+        params: the user's own initial parameters, None for random ones.
+    """
+
+    settings: Settings
+    dataset: Dataset
+    split: Split
+    model: Model
+    architecture: Any
+    loss: Loss
+    optimizer: Optimizer
+    learning_rate: float
+    schedule: Schedule
+    plan: Plan
+    stopping: Stopping
+    evaluate: Duration | None
+    n_outputs: int
+    plain: bool
+    example_floats: int
+    params: Any = None
+
+    @property
+    def n_train(self) -> int:
+        """|D|, the number of examples trained on."""
+        return len(self.split.train)
+
+    @property
+    def scored_part(self) -> str:
+        """The part that target and patience look at: the target's own, else the held-out part where there is one."""
+        if self.stopping.target is not None and self.stopping.target.part is not None:
+            return self.stopping.target.part
+        return "held_out" if len(self.split.held_out) else "train"
+
+    def initial_state(self) -> State:
+        """Returns θ and the optimizer's state before the first update: the same for every cadence of one seed."""
+        params = self.params
+        if params is None:
+            params = self.model.init(jax.random.key(self.settings.seed))
+        params = jax.tree.map(jnp.asarray, params)
+        return State(params, self.optimizer.init(params))
+
+    def device_data(self) -> Data:
+        """Returns inputs, labels and weights on the device; without a copy where that is possible."""
+        # jax.device_put takes a NumPy array of 64-byte alignment as it is on the CPU; jnp.asarray would copy it
+        data = self.dataset
+        return Data(*jax.device_put((data.x, data.y, data.weight)))
+
+
+def resolve(model: Any, data: Any, settings: Settings, params: Any = None) -> Job:
+    """Returns the job that settings make of a model and data.
+
+    Raises:
+        SettingsError: a setting that cannot be used, alone or with this data.
+        DataError: data that cannot be used.
+    """
+    dataset = load(data)
+    seed = settings.seed
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < _GREATEST_SEED:
+        raise SettingsError(f"seed={seed!r} must be a whole number from 0 to {_GREATEST_SEED - 1}.")
+    loss = loss_for(settings.loss if settings.loss != "auto" else recognised_loss(dataset))
+    n_outputs = outputs_for(loss, dataset)
+    durations = Durations.parse(settings.duration)
+    cadence = every(settings.every)
+    schedule, rate = _learning_rate(settings, durations)
+    optimizer = optimizer_for(settings.optimizer, weight_decay=settings.weight_decay, clip=settings.clip)
+    parts = split(dataset.y, settings.held_out, seed)
+    plan = Plan(Order(settings.order, seed, len(parts.train)), cadence, settings.short_batch)
+    _check_repeat(settings, cadence, schedule, plan.n_examples)
+    target = None if settings.target is None else Target.parse(settings.target)
+    patience = None if settings.patience is None else Patience.parse(settings.patience)
+    _check_target(target, loss, parts)
+    model = parse_model(model) if isinstance(model, str) else model
+    built = model_for(model, dataset.input_shape, n_outputs)
+    checked_block(settings.block)
+    plain, example_floats = trial(built, loss, dataset, params, n_outputs)
+    _check_rule(settings, optimizer, schedule, built, params)
+    return Job(
+        settings, dataset, parts, built, model, loss, optimizer, rate, schedule, plan,
+        Stopping(durations, target, patience), evaluation_interval(settings, target, patience),
+        n_outputs, plain, example_floats, params,
+    )  # fmt: skip
+
+
+def with_cadence(job: Job, cadence: Cadence) -> Job:
+    """Returns the job with another cadence: the same data, split, model, loss and optimizer.
+
+    Raises:
+        SettingsError: a cadence that this data or these settings do not allow.
+    """
+    settings = replace(job.settings, every=cadence)
+    plan = Plan(job.plan.order, cadence, settings.short_batch)
+    _check_repeat(settings, cadence, job.schedule, plan.n_examples)
+    return replace(job, settings=settings, plan=plan)
+
+
+def recognised_loss(dataset: Dataset) -> str:
+    """Returns the loss for labels of this kind: cross-entropy for classes, the squared error for values."""
+    return "cross_entropy" if dataset.y.dtype.kind == "i" else "squared_error"
+
+
+def outputs_for(loss: Loss, dataset: Dataset) -> int:
+    """Returns how many numbers the network has to give, and refuses labels that the loss cannot take."""
+    y = dataset.y
+    if y.dtype.kind == "i" and loss.kind in ("classification", "other"):
+        counted = y if loss.ignore is None else y[y != loss.ignore]
+        if loss.kind == "other" and counted.size and counted.min() < 0:
+            return math.prod(y.shape[1:])  # numbers such as −1 and 1: not the numbers of classes
+        if counted.size == 0 or counted.min() < 0:
+            found = f"{counted.min()} is among them" if counted.size else "none counts"
+            raise DataError(
+                f"{dataset.name}: class labels run from 0 on, but {found}; number them from 0, or name the one to "
+                "ignore."
+            )
+        if counted.max() == 0 and loss.kind == "classification":
+            raise DataError(f"{dataset.name}: all labels are the same class; classification needs at least two.")
+        return int(counted.max()) + 1
+    if loss.kind == "classification" and (y.ndim < 2 or (y < 0).any()):
+        raise DataError(
+            f"{dataset.name}: {loss} needs whole numbers as labels, or soft labels [examples, classes]; for values "
+            "use squared_error."
+        )
+    if (
+        loss.kind == "binary"
+        and not np.isin(y, (0, 1)).all()
+        and not (y.dtype.kind == "f" and y.min() >= 0 and y.max() <= 1)
+    ):
+        raise DataError(
+            f"{dataset.name}: binary_cross_entropy needs labels of 0 and 1 (or shares between), but they run from "
+            f"{y.min()} to {y.max()}."
+        )
+    return int(y.shape[-1]) if loss.kind == "classification" else int(math.prod(y.shape[1:]))
+
+
+def _learning_rate(settings: Settings, durations: Durations) -> tuple[Schedule, float]:
+    rate = settings.learning_rate
+    if callable(rate):  # an Optax schedule, update count -> learning rate
+        if settings.schedule is not None:
+            raise SettingsError("learning_rate is a function and schedule is given too; give one of them.")
+        return schedule_for(rate, settings.warm_up, durations), 1.0
+    return schedule_for(settings.schedule, settings.warm_up, durations), checked_rate(rate)
+
+
+def checked_rate(rate: Any, setting: str = "learning_rate") -> float:
+    """Returns a learning rate as a number; refuses what is not more than 0.
+
+    Raises:
+        SettingsError: not a number, 0, negative or infinite.
+
+    Example:
+        >>> checked_rate("0.1")
+        0.1
+    """
+    try:
+        number = float(rate)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{setting}={rate!r} is not a number; give one above 0, for example 0.1.") from None
+    if not (math.isfinite(number) and number > 0):
+        hint = f"did you mean {-number:g}?" if math.isfinite(number) and number < 0 else "for example 0.1."
+        raise SettingsError(
+            f"{setting}={number:g} must be above 0 (an update goes against the gradient by itself); {hint}"
+        )
+    return number
+
+
+def _check_repeat(settings: Settings, cadence: Cadence, schedule: Schedule, n_train: int) -> None:
+    """Refuses what would need to know beforehand how many updates a repeated batch takes."""
+    if cadence.repeated is None:
+        return
+    changes = {phase.after.unit for phase in cadence.phases if phase.after is not None}
+    evaluated = set() if settings.evaluate in ("auto", "never", None) else {Duration.parse(settings.evaluate).unit}
+    for name, units in (("a schedule", schedule.units), ("a change of batch size", changes), ("evaluate", evaluated)):
+        if units - {"epochs"}:
+            raise SettingsError(
+                f"{name} must be given in epochs where batches are repeated: how many updates a batch takes is not "
+                "known before."
+            )
+    if settings.watch_gradient:
+        raise SettingsError("watch_gradient is not measured where batches are repeated; leave one of the two out.")
+    rest = cadence.repeated.rest
+    if not isinstance(rest, str) and rest > n_train:
+        raise SettingsError(f"rest={rest} but there are {n_train} training examples; choose 1 to {n_train}, or 'all'.")
+
+
+def _check_rule(settings: Settings, optimizer: Optimizer, schedule: Schedule, model: Model, params: Any) -> None:
+    """Refuses a rule that does not fit the parameters, and a learning rate that a fixed rule would ignore."""
+    if not optimizer.tunable and (not schedule.constant or settings.learning_rate != Settings.learning_rate):
+        raise SettingsError(
+            "optimizer is a transformation that holds its own learning rate, so learning_rate, schedule and warm_up "
+            "would do nothing; give the function that makes it, optax.adam and not optax.adam(0.1), or leave them out."
+        )
+    jax.eval_shape(lambda: optimizer.init(model.init(jax.random.key(0)) if params is None else params))
+
+
+def _check_target(target: Target | None, loss: Loss, parts: Split) -> None:
+    if target is None:
+        return
+    if target.part == "held_out" and not len(parts.held_out):
+        raise SettingsError(
+            f"target={str(target)!r} looks at the held-out part, but held_out=0 leaves none; hold some out, or write "
+            f"train {target.score}."
+        )
+    known = scores_of(loss)
+    if target.score not in known:
+        raise SettingsError(
+            f"target={str(target)!r}: with the loss {loss} the scores are {' and '.join(known)}; give a target for "
+            "one of these."
+        )
+
+
+def scores_of(loss: Loss) -> tuple[str, ...]:
+    """Returns the names of the scores that are measured with a loss, the main one first."""
+    return {
+        "classification": ("accuracy", "loss"),
+        "binary": ("accuracy", "loss"),
+        "regression": ("r2", "mse", "loss"),
+    }.get(loss.kind, ("loss",))
+
+
+def evaluation_interval(settings: Settings, target: Target | None, patience: Patience | None) -> Duration | None:
+    """Returns how often to evaluate: as set, each epoch where the run's end depends on it, else None."""
+    if settings.evaluate == "auto":
+        return Duration(1.0, "epochs") if target is not None or patience is not None else None
+    if settings.evaluate in (None, "never"):
+        if target is not None or patience is not None:
+            raise SettingsError(
+                'evaluate="never" leaves nothing for target or patience to look at; write for example '
+                'evaluate="1 epoch".'
+            )
+        return Duration(math.inf, "epochs")
+    interval = Duration.parse(settings.evaluate, "evaluate")
+    if interval.unit == "seconds":
+        raise SettingsError(
+            f'evaluate={settings.evaluate!r}: give epochs, updates or examples, "auto" or "never", '
+            "so that a run can be repeated."
+        )
+    return interval
+
+
+def trial(model: Model, loss: Loss, dataset: Dataset, params: Any, n_outputs: int) -> tuple[bool, int]:
+    """Returns (every example counts exactly 1, numbers kept of one example), by tracing the loss without computing it.
+
+    Whatever does not fit between model, data and loss shows here, before anything is compiled.
+    """
+    x, y = dataset.x[:2], dataset.y[:2]
+    try:
+        shapes = jax.eval_shape(model.init, jax.random.key(0)) if params is None else jax.eval_shape(lambda: params)
+        found: dict[str, Any] = {}
+
+        def losses(params: Any, x: Any, y: Any) -> Any:
+            found["prediction"] = model.apply(params, x)
+            found["losses"] = loss(found["prediction"], y)
+            return found["losses"].total
+
+        jaxpr = jax.make_jaxpr(losses)(shapes, x, y)
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        if isinstance(error, (SettingsError, DataError)):
+            raise
+        raise SettingsError(
+            f"the model cannot be applied to inputs of shape {[len(x), *x.shape[1:]]} with the loss {loss}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    classes = found["prediction"].shape[-1:]
+    if loss.kind == "classification" and classes < (n_outputs,):
+        raise SettingsError(
+            f"the model gives {classes[0]} numbers for an example, but the labels run to {n_outputs - 1}; it needs "
+            f"{n_outputs} outputs, one for each class."
+        )
+    kept = sum(
+        math.prod(v.aval.shape)
+        for eqn in jaxpr.eqns
+        for v in eqn.outvars
+        if getattr(v.aval, "shape", ())[:1] == (len(x),)
+    )
+    plain = found["losses"].count is None and dataset.weight is None
+    return plain, max(1, (kept + x.size) // len(x))
+
+
+def as_columns(job: Job) -> dict[str, Any]:
+    """Returns what is said of a job: the data, the model, the loss and the rule, as text and numbers.
+
+    A record adds the hash of the data, `Dataset.sha256`, which takes a while.
+    """
+    classes = job.n_outputs if job.loss.kind == "classification" else None
+    return {
+        "data": {
+            "name": job.dataset.name, "n_examples": len(job.dataset), "n_train": job.n_train,
+            "n_held_out": len(job.split.held_out), "input_shape": list(job.dataset.input_shape), "n_classes": classes,
+        },
+        "model": str(job.architecture) if not isinstance(job.architecture, tuple) else str(job.model),
+        "loss": str(job.loss), "optimizer": str(job.optimizer), "order": job.settings.order,
+    }  # fmt: skip

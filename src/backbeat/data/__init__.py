@@ -1,0 +1,7 @@
+"""Data from outside: where it comes from, what is checked, and which part is held out."""
+
+from .dataset import Dataset as Dataset
+from .dataset import from_arrays as from_arrays
+from .held_out import Split as Split
+from .held_out import split as split
+from .sources import load as load

@@ -1,0 +1,118 @@
+"""What a run emits, in this order: started, then stretches and evaluations, then finished or diverged.
+
+Console, history, record, checkpoint and page are consumers of these; none of them is known to the training itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .clock import Clock
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run begins; everything is compiled.
+
+    Attributes:
+        about: what is trained on what, as text and numbers (data, model, loss, optimizer, settings).
+        n_parameters: N.
+        batch_sizes: M of each phase.
+        compile_seconds: what compiling took, which no clock counts.
+    """
+
+    about: Mapping[str, Any]
+    n_parameters: int
+    batch_sizes: tuple[int, ...]
+    compile_seconds: float
+
+
+@dataclass(frozen=True)
+class StretchDone:
+    """Some consecutive updates were made.
+
+    Attributes:
+        clock: at the end of the stretch.
+        loss_sum: Σ w ℓ over its batches, each before its own update.
+        weight_sum: Σ w.
+        update_seconds: seconds spent in the updates alone.
+        losses: mean loss of each batch before its update, `[n]`.
+        batch_sizes: examples in each, `[n]`.
+        learning_rate: of the last update.
+        set_aside: how many examples a dropped short batch left out.
+        gradient_norms: |∇L_B| of each update, `[n]`, where watched, else None.
+        repeats: for repeated batches, columns of one entry a batch: updates, batch_loss_before, batch_loss_after,
+            rest_loss_before, rest_loss_after; else None.
+    """
+
+    clock: Clock
+    loss_sum: float
+    weight_sum: float
+    update_seconds: float
+    losses: Any
+    batch_sizes: Any
+    learning_rate: float
+    set_aside: int = 0
+    gradient_norms: Any = None
+    repeats: Mapping[str, Any] | None = None
+
+    @property
+    def loss_mean(self) -> float:
+        """The mean loss over all examples of the stretch: a sum divided by a count, never a mean of means."""
+        return self.loss_sum / self.weight_sum if self.weight_sum else float("nan")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The parameters were evaluated.
+
+    Attributes:
+        clock: when.
+        train: scores of the training part ("loss", "accuracy" or "r2" and "mse").
+        held_out: scores of the held-out part, empty where there is none.
+        seconds: what it took.
+    """
+
+    clock: Clock
+    train: Mapping[str, float]
+    held_out: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over.
+
+    Attributes:
+        clock: at its end.
+        reason: why, in words.
+        reached: whether the target was reached, None where there was none.
+        state: the final parameters and optimizer state.
+    """
+
+    clock: Clock
+    reason: str
+    reached: bool | None
+    state: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """The loss or the parameters stopped being finite, and the run was stopped.
+
+    Attributes:
+        clock: at the last finite state.
+        update: the number of the update, from 1, after which something was no longer finite.
+        reason: what, in words.
+        state: the last finite parameters and optimizer state.
+    """
+
+    clock: Clock
+    update: int
+    reason: str
+    state: Any = field(repr=False)
+
+
+Event = Started | StretchDone | Evaluated | Finished | Diverged

@@ -1,0 +1,86 @@
+"""What a model is: a pure pair (init, apply), and what makes one once the shape of the data is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jax import Array
+
+from ..errors import SettingsError
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A network f_θ as two pure functions; values of it are hashable, so that compiled programs can be reused."""
+
+    def init(self, key: Array) -> Any:
+        """Returns initial parameters for a random key."""
+        ...
+
+    def apply(self, params: Any, x: Array) -> Array:
+        """Returns the predictions of a batch `[batch, ...]`."""
+        ...
+
+
+@runtime_checkable
+class Architecture(Protocol):
+    """A network whose first and last width come from the data; `build` gives the model."""
+
+    def build(self, input_shape: tuple[int, ...], n_outputs: int) -> Model:
+        """Returns the model for examples of this shape and this many outputs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Functions:
+    """A user's own (init, apply) pair: `init(key) -> params`, `apply(params, x[batch, ...]) -> predictions`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> line = Functions(lambda key: {"slope": jnp.zeros(())}, lambda params, x: params["slope"] * x[:, 0])
+        >>> line.apply({"slope": jnp.float32(2)}, jnp.ones((3, 1))).tolist()
+        [2.0, 2.0, 2.0]
+    """
+
+    init_function: Callable[[Array], Any]
+    apply_function: Callable[[Any, Array], Array]
+
+    def init(self, key: Array) -> Any:
+        """Returns initial parameters for a random key."""
+        return self.init_function(key)
+
+    def apply(self, params: Any, x: Array) -> Array:
+        """Returns the predictions of a batch."""
+        return self.apply_function(params, x)
+
+    def __str__(self) -> str:
+        return f"functions {getattr(self.apply_function, '__name__', 'apply')}"
+
+
+def model_for(model: Any, input_shape: tuple[int, ...], n_outputs: int) -> Model:
+    """Returns the model that a user's value stands for, once the data is known.
+
+    Args:
+        model: `mlp(...)`, `linear()`, `cnn(...)`, an (init, apply) pair, or any object with `init` and `apply`.
+        input_shape: the shape of one example.
+        n_outputs: how many numbers the network gives for one example.
+
+    Raises:
+        SettingsError: anything else.
+    """
+    if isinstance(model, Architecture):
+        return model.build(input_shape, n_outputs)
+    if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
+        return Functions(*model)
+    if isinstance(model, Model) and not isinstance(model, type):
+        try:
+            hash(model)
+        except TypeError:
+            return Functions(model.init, model.apply)
+        return model
+    raise SettingsError(
+        f"model={model!r} is not a model; give backbeat.mlp(...), linear(), cnn(...), or a pair of functions "
+        "(init(key) -> params, apply(params, x) -> predictions)."
+    )

@@ -1,0 +1,238 @@
+"""A run's folder: everything that is needed to repeat it, and everything that was seen, in files that other tools read.
+
+settings.toml        what was asked for; `backbeat train --settings settings.toml` repeats the run
+environment.json     versions, machine, device
+events.jsonl         one line an event, written as it happens
+record.json          the whole run as a report shows it
+model.safetensors    the final parameters, named dense_0/weight, dense_0/bias, ...
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .config import Job, as_columns
+from .errors import DataError, SettingsError
+from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
+from .folder import create_folder, environment, plain, settings_text, write_json, write_whole
+from .models import n_parameters
+
+FORMAT = 1
+_NEEDED = {
+    "run": ("data", "model", "every", "finished", "history"),
+    "comparison": ("data", "model", "answer", "cadences", "equal"),
+}
+_NAMES = {StretchDone: "stretch", Evaluated: "evaluated", Finished: "finished", Diverged: "diverged"}
+
+
+def recorded_columns(job: Job) -> dict[str, Any]:
+    """Returns what a record says of a job: `as_columns` with the hash of the data."""
+    about = as_columns(job)
+    return {**about, "data": {**about["data"], "sha256": job.dataset.sha256}}
+
+
+def event_line(event: Event) -> dict[str, Any]:
+    """Returns an event as one flat JSON object; the arrays of single updates are left out."""
+    if isinstance(event, Started):
+        return {
+            "event": "started", "time": datetime.now(UTC).isoformat(timespec="seconds"), **event.about,
+            "n_parameters": event.n_parameters, "batch_sizes": event.batch_sizes,
+            "compile_seconds": event.compile_seconds,
+        }  # fmt: skip
+    clock = event.clock
+    line: dict[str, Any] = {
+        "event": _NAMES[type(event)],
+        "updates": clock.updates, "examples": clock.examples, "epochs": clock.epochs, "wall_seconds": clock.seconds,
+    }  # fmt: skip
+    if isinstance(event, StretchDone):
+        line |= {
+            "loss_sum": event.loss_sum, "weight_sum": event.weight_sum, "loss_mean": event.loss_mean,
+            "update_seconds": event.update_seconds, "learning_rate": event.learning_rate,
+            "set_aside": event.set_aside,
+        }  # fmt: skip
+        if event.repeats is not None:
+            line["updates_per_batch"] = event.repeats["updates"]
+    elif isinstance(event, Evaluated):
+        line |= {"train": event.train, "held_out": event.held_out, "seconds": event.seconds}
+    else:
+        line["reason"] = event.reason
+        line |= {"reached": event.reached} if isinstance(event, Finished) else {"update": event.update}
+    return line
+
+
+class Recorder:
+    """Writes a run's folder while it runs: a consumer of events."""
+
+    def __init__(self, folder: Path, job: Job) -> None:
+        self.folder, self._job = folder, job
+        self._events = (folder / "events.jsonl").open("x", encoding="utf-8")
+
+    @classmethod
+    def create(cls, folder: Path, job: Job, extra: Mapping[str, Any] | None = None) -> Recorder:
+        """Returns a recorder for a new folder, with the settings and the environment written.
+
+        Args:
+            folder: where; made, must be empty.
+            job: what is about to be trained.
+            extra: further settings that were given, for example the data's name as it was written.
+        """
+        create_folder(folder)
+        about = as_columns(job)
+        settings = {"model": about["model"], **(extra or {}), **job.settings.as_text()}
+        write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings)))
+        write_json(folder / "environment.json", environment())
+        return cls(folder, job)
+
+    def __call__(self, event: Event) -> None:
+        """Writes an event's line, at once."""
+        line = event_line(event)
+        if isinstance(event, Started):
+            line["data"] = recorded_columns(self._job)["data"]
+        self._events.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
+        self._events.flush()
+        if isinstance(event, (Finished, Diverged)):
+            self._events.close()
+
+
+def finish_run(run: Any) -> None:
+    """Writes what is known only at the end: the record and the parameters."""
+    write_json(run.folder / "record.json", run_record(run))
+    save_params(run.params, run.folder / "model.safetensors")
+
+
+def flat_params(params: Any) -> dict[str, np.ndarray]:
+    """Returns parameters by name: "dense_0/weight" and so on.
+
+    Example:
+        >>> sorted(flat_params({"dense_0": {"weight": np.zeros((2, 1)), "bias": np.zeros(1)}}))
+        ['dense_0/bias', 'dense_0/weight']
+    """
+    import jax
+
+    def name(path: tuple) -> str:
+        return (
+            "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+            or "theta"
+        )
+
+    return {name(path): np.ascontiguousarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
+
+
+def save_params(params: Any, path: Path) -> None:
+    """Writes parameters as a safetensors file, completely or not at all.
+
+    Raises:
+        SettingsError: a path that does not end in .safetensors, or cannot be written.
+    """
+    from safetensors.numpy import save
+
+    if path.suffix != ".safetensors":
+        raise SettingsError(f"{path} must end in .safetensors, the format in which parameters are saved.")
+    data = save(flat_params(params))
+    write_whole(path, lambda file: file.write(data), mode="wb")
+
+
+def run_record(run: Any) -> dict[str, Any]:
+    """Returns all that a report shows of a run, as JSON has it."""
+    job = run.job
+    repeats = None
+    if run.repeats is not None:
+        counts, how_many = np.unique(run.repeats["updates"], return_counts=True)
+        means = {
+            name: float(np.mean(column)) for name, column in run.repeats.items() if name != "updates" and len(column)
+        }
+        repeats = {"updates_per_batch": dict(zip(counts.tolist(), how_many.tolist(), strict=True)), **means}
+    return plain({
+        "kind": "run", "format": FORMAT, "backbeat": environment()["backbeat"],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"), **recorded_columns(job),
+        "n_parameters": n_parameters(run.params), "learning_rate": job.learning_rate, "every": str(job.plan.cadence),
+        "seed": job.settings.seed, "settings": job.settings.as_text(),
+        "finished": {
+            "reason": run.reason, "diverged": run.diverged, "reached": run.reached, "updates": run.clock.updates,
+            "examples": run.clock.examples, "epochs": run.clock.epochs, "seconds": run.clock.seconds,
+        },
+        "compile_seconds": run.compile_seconds, "set_aside": run.set_aside, "history": dict(run.history),
+        "repeats": repeats, "environment": environment(),
+    })  # fmt: skip
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Returns the record of a finished run or comparison.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    file = folder / "record.json" if folder.is_dir() else folder
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{file} cannot be read ({error.strerror}); give the folder of a finished run or comparison."
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{file} is not the record of a run or comparison.") from None
+    except ValueError as error:
+        raise DataError(f"{file} is damaged ({error}); it cannot be shown.") from None
+    if not isinstance(record, dict) or record.get("kind") not in ("run", "comparison"):
+        raise DataError(f"{file} is not the record of a run or comparison.")
+    if record.get("format") != FORMAT:
+        raise DataError(
+            f"{file} has the format {record.get('format')}, and this version reads format {FORMAT}; "
+            "use the version that wrote it."
+        )
+    missing = [name for name in _NEEDED[record["kind"]] if name not in record]
+    if missing:
+        raise DataError(f"{file} is damaged (it has no {missing[0]!r}); it cannot be shown.")
+    return record
+
+
+def list_runs(parent: Path) -> list[dict[str, Any]]:
+    """Returns one row for each run or comparison below a folder, the newest first: name, kind, state, how far it came.
+
+    Raises:
+        DataError: the folder is not there.
+    """
+    if not parent.is_dir():
+        raise DataError(
+            f"{parent} is not there, so there are no runs in it; `backbeat train` and `backbeat compare` make some."
+        )
+    folders = sorted(
+        (path for path in parent.iterdir() if path.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True
+    )
+    return [row for folder in folders if (row := _row(folder)) is not None]
+
+
+def _row(folder: Path) -> dict[str, Any] | None:
+    row: dict[str, Any] = {"name": folder.name, "kind": "run", "state": "not finished"}
+    if (folder / "record.json").is_file():
+        try:
+            return row | _of_record(read_record(folder))
+        except (DataError, KeyError, TypeError):
+            return row | {"state": "damaged"}
+    try:
+        lines = (folder / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):  # the last line may be half written
+        try:
+            last = json.loads(line)
+            return row | {"updates": last.get("updates", 0), "seconds": last.get("wall_seconds", 0.0)}
+        except (ValueError, AttributeError):
+            continue
+    return row
+
+
+def _of_record(record: dict[str, Any]) -> dict[str, Any]:
+    row = {"kind": record["kind"], "data": record["data"]["name"], "model": record["model"]}
+    if record["kind"] == "comparison":
+        return row | {"state": "finished", "every": ", ".join(c["every"] for c in record["cadences"])}
+    done = record["finished"]
+    state = "diverged" if done["diverged"] else "finished"
+    known = {name: done[name] for name in ("reason", "updates", "seconds")}
+    return row | {"state": state, "every": record["every"], **known}

@@ -1,0 +1,232 @@
+"""Up to n updates on the same batch until it is satisfied, then the next; and what that did to all the other examples.
+
+Repeating one example of a least-squares problem drives its residual r to r (1 − γ|x|²)^n: in the limit the Kaczmarz
+projection, which forgets whatever the other examples had taught. So the loss on the rest is recorded with every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .cadence import Repeat
+from .gradient import Parts, divide, loss_and_weight, weigh
+from .losses import Loss
+from .models import Model
+from .optimizer import Optimizer
+from .stretch import Data, Form, Rows
+from .update import State, apply_parts
+
+_REST_BLOCK = 4096
+
+
+class Budget(NamedTuple):
+    """How many updates, and examples in them, a stretch may still make; both end it, inside a batch too."""
+
+    updates: Any
+    examples: Any
+
+
+class BatchSeen(NamedTuple):
+    """What happened to each batch, `[rows]`.
+
+    Attributes:
+        updates: how many it took, from 0 (satisfied as it came) to `at_most`.
+        loss_sum: Σ w ℓ summed over its updates, each before the update.
+        weight_sum: Σ w likewise.
+        before: its mean loss when it came.
+        after: its mean loss when it was left.
+        rest_before: mean loss of all other examples (or of the sample) when it came.
+        rest_after: the same when it was left.
+    """
+
+    updates: Array
+    loss_sum: Array
+    weight_sum: Array
+    before: Array
+    after: Array
+    rest_before: Array
+    rest_after: Array
+
+
+class Repeated(NamedTuple):
+    """The outcome of a stretch of repeated batches.
+
+    Attributes:
+        seen: by batch.
+        batches: how many were begun.
+        updates: how many were made in all.
+        examples: how many passed through back-propagation.
+        bad: updates made when a loss was first not finite, −1 for never.
+    """
+
+    seen: BatchSeen
+    batches: Array
+    updates: Array
+    examples: Array
+    bad: Array
+
+
+def satisfied(repeat: Repeat, prediction: Array, label: Array, losses: Array, inside: Array, loss_mean: Array) -> Array:
+    """Returns whether a batch needs no further update."""
+    if repeat.loss_below is not None:
+        return loss_mean < repeat.loss_below
+    if repeat.until == "correct":
+        guess = prediction.argmax(axis=-1) if prediction.ndim > label.ndim else prediction.reshape(label.shape) > 0
+        truth = label if guess.ndim == label.ndim else label.argmax(axis=-1)
+        right = (guess == truth).reshape(label.shape[0], -1).all(axis=1)
+        return (right | ~inside).all()
+    assert callable(repeat.until)
+    return jnp.asarray(repeat.until(prediction, label, losses)).all()
+
+
+class _Work(NamedTuple):
+    """What the loops of a stretch of repeated batches share; see `run_repeated`."""
+
+    form: Form
+    repeat: Repeat
+    model: Model
+    loss: Loss
+    optimizer: Optimizer
+    data: Data
+    rows: Rows
+    rate: Array
+    rest: Array
+    budget: Budget
+
+    def row(self, j: Array) -> Array:
+        """Returns the examples of batch `j`."""
+        return self.rows.indices[0 if self.form.whole else j]
+
+    def batch(self, j: Array) -> tuple[Array, Array, Array, Array]:
+        """Returns (x, y, weight, inside) of batch `j`; what only fills up a short one is not inside and weighs 0."""
+        row = self.row(j)
+        inside = jnp.arange(self.form.batch_size) < self.rows.sizes[j]
+        weight = inside.astype(jnp.float32)
+        if self.data.weight is not None:
+            weight = jnp.where(inside, self.data.weight[row], 0)
+        return self.data.x[row], self.data.y[row], weight, inside
+
+    def rest_losses(self, params: Any) -> tuple[Array, Array]:
+        """Returns (w ℓ, w) of each example that the effect is measured on, in blocks of bounded memory."""
+        size = self.rest.shape[0]
+        if not size:
+            return jnp.zeros(0), jnp.zeros(0)
+        blocks = -(-size // _REST_BLOCK)
+        block = -(-size // blocks)
+        where = jnp.minimum(jnp.arange(blocks * block), size - 1).reshape(blocks, block)
+
+        def one(where: Array) -> tuple[Array, Array]:
+            row = self.rest[where]
+            total, count = self.loss(self.model.apply(params, self.data.x[row]), self.data.y[row])
+            weight = jnp.ones_like(total) if self.data.weight is None else self.data.weight[row]
+            return total * weight, weight if count is None else count * weight
+
+        total, count = lax.map(one, where)
+        return total.reshape(-1)[:size], count.reshape(-1)[:size]
+
+    def rest_mean(self, losses: tuple[Array, Array], row: Array) -> Array:
+        """Returns the mean loss of the rest without the batch itself; NaN where nothing else is there."""
+        others = ~jnp.isin(self.rest, row)
+        total, weight = (jnp.where(others, part, 0).sum() for part in losses)
+        return jnp.where(weight > 0, divide(total, weight), jnp.nan)
+
+
+class _Inner(NamedTuple):
+    """Where the updates on one batch stand: how many were made, whether it is satisfied, its sums, its first loss."""
+
+    state: State
+    made: Array
+    done: Array
+    loss_sum: Array
+    weight_sum: Array
+    first: Array
+    bad: Array
+
+
+def _repeat_batch(work: _Work, j: Array, state: State, out: Repeated) -> _Inner:
+    """Returns what the updates on batch `j` come to."""
+    x, y, weight, inside = work.batch(j)
+    gamma = work.rate * work.rows.factor[j] if work.form.scheduled else work.rate
+    differentiate = jax.value_and_grad(partial(loss_and_weight, work.model, work.loss), has_aux=True)
+
+    def unsatisfied(inner: _Inner) -> Array:
+        updates, examples = out.updates + inner.made, out.examples + inner.made * work.rows.sizes[j]
+        left = (updates < work.budget.updates) & (examples < work.budget.examples)
+        return (inner.made < work.repeat.at_most) & ~inner.done & left
+
+    def again(inner: _Inner) -> _Inner:
+        (total, (count, prediction)), gradient = differentiate(inner.state.params, x, y, weight)
+        mean = divide(total, count)
+        done = satisfied(work.repeat, prediction, y, work.loss(prediction, y).total, inside, mean)
+        new, _ = apply_parts(work.optimizer, inner.state, Parts(gradient, total, count), gamma, False)
+        now = 1 - done.astype(jnp.int32)
+        return _Inner(
+            jax.tree.map(lambda old, new: jnp.where(done, old, new), inner.state, new),
+            inner.made + now, done,
+            inner.loss_sum + jnp.where(done, 0, total), inner.weight_sum + jnp.where(done, 0, count),
+            jnp.where(inner.made == 0, mean, inner.first),
+            jnp.where((inner.bad < 0) & ~jnp.isfinite(total), out.updates + inner.made, inner.bad),
+        )  # fmt: skip
+
+    zero = jnp.zeros(())
+    return lax.while_loop(unsatisfied, again, _Inner(state, jnp.int32(0), jnp.bool_(False), zero, zero, zero, out.bad))
+
+
+def run_repeated(
+    form: Form, repeat: Repeat, model: Model, loss: Loss, optimizer: Optimizer,
+    state: State, data: Data, rows: Rows, rate: Array, rest: Array, budget: Budget,
+) -> tuple[State, Repeated]:  # fmt: skip
+    """Returns the state after a stretch of repeated batches and what happened; pure, to be compiled.
+
+    Args:
+        form: the stretch's form.
+        repeat: until when, and how often at most.
+        model: f_θ.
+        loss: ℓ.
+        optimizer: the rule.
+        state: before the stretch.
+        data: on the device.
+        rows: the plan's indices; `rows.n_segments` is the number of batches.
+        rate: γ.
+        rest: `[r]`, indices of the examples on which the effect is measured; empty for none.
+        budget: what may still be done.
+    """
+    work = _Work(form, repeat, model, loss, optimizer, data, rows, rate, rest, budget)
+    measured = rest.shape[0] > 0
+
+    def one_batch(carry: tuple) -> tuple:
+        j, state, out, rest_before = carry
+        inner = _repeat_batch(work, j, state, out)
+        x, y, weight, _ = work.batch(j)
+        after = divide(*weigh(loss(model.apply(inner.state.params, x), y), weight))
+        rest_after = work.rest_losses(inner.state.params)
+        row, nothing = work.row(j), jnp.float32(jnp.nan)
+        rest_means = (work.rest_mean(losses, row) if measured else nothing for losses in (rest_before, rest_after))
+        now = BatchSeen(inner.made, inner.loss_sum, inner.weight_sum, inner.first, after, *rest_means)
+        seen = BatchSeen(*(column.at[j].set(value) for column, value in zip(out.seen, now, strict=True)))
+        updates, examples = out.updates + inner.made, out.examples + inner.made * rows.sizes[j]
+        return j + 1, inner.state, Repeated(seen, j + 1, updates, examples, inner.bad), rest_after
+
+    def more(carry: tuple) -> Array:
+        j, _, out, _ = carry
+        return (j < rows.n_segments) & (out.updates < budget.updates) & (out.examples < budget.examples) & (out.bad < 0)
+
+    zero = jnp.int32(0)
+    empty = BatchSeen(jnp.zeros(form.rows, jnp.int32), *(jnp.zeros(form.rows) for _ in range(6)))
+    begin = (zero, state, Repeated(empty, zero, zero, zero, jnp.int32(-1)), work.rest_losses(state.params))
+    _, state, out, _ = lax.while_loop(more, one_batch, begin)
+    return state, out
+
+
+@lru_cache(maxsize=32)
+def repeat_program(
+    form: Form, repeat: Repeat, model: Model, loss: Loss, optimizer: Optimizer
+) -> Callable[..., tuple[State, Repeated]]:
+    """Returns the compiled stretch of repeated batches: (state, data, rows, rate, rest, budget) -> (state, outcome)."""
+    return jax.jit(partial(run_repeated, form, repeat, model, loss, optimizer))

@@ -1,0 +1,312 @@
+"""One training and what came of it: `fit` takes the events of `train` and gives a `Run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import jax.numpy as jnp
+import numpy as np
+
+from .clock import Clock
+from .config import Job, Settings, resolve
+from .errors import DivergedError, MissingExtraError, SettingsError
+from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
+from .models import theta
+from .record import Recorder, finish_run, run_record, save_params
+from .train import INTERRUPTED, events_of
+
+_COLUMNS = ("updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean")
+
+
+class History(dict):
+    """Columns of a run, one row for each stretch or evaluation: a dict of equal-length NumPy arrays.
+
+    `updates`, `examples`, `epochs`, `wall_seconds` (compilation left out), `update_seconds` (evaluations left out too),
+    `loss_mean` (of the batches since the row before), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
+    `held_out_accuracy` and so on; NaN where not.
+    """
+
+    def to_polars(self) -> Any:
+        """Returns the columns as a Polars frame.
+
+        Raises:
+            MissingExtraError: Polars is not installed.
+        """
+        return _imported("polars").DataFrame({name: np.asarray(column) for name, column in self.items()})
+
+    def to_pandas(self) -> Any:
+        """Returns the columns as a pandas frame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return _imported("pandas").DataFrame(dict(self))
+
+
+def _imported(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingExtraError(f"this needs {name}, which is not installed; run: pip install {name}") from None
+
+
+@dataclass
+class Run:
+    """A training that is over.
+
+    Attributes:
+        job: what was trained, with every setting read.
+        params: the final parameters (the last finite ones of a run that diverged).
+        history: columns, see `History`.
+        clock: updates, examples, epochs and seconds at the end.
+        reason: why it ended, in words.
+        reached: whether the target was reached, None where there was none.
+        diverged: whether it ended because something was no longer finite.
+        compile_seconds: what compiling took, which no clock counts.
+        repeats: for repeated batches, columns of one entry a batch; else None.
+        set_aside: how many examples dropped short batches left out.
+        folder: where it is recorded, None for nowhere.
+    """
+
+    job: Job = field(repr=False)
+    params: Any = field(repr=False)
+    history: History = field(repr=False)
+    clock: Clock
+    reason: str
+    reached: bool | None
+    diverged: bool
+    compile_seconds: float
+    repeats: dict[str, np.ndarray] | None = field(default=None, repr=False)
+    set_aside: int = 0
+    folder: Path | None = None
+
+    @property
+    def theta(self) -> Any:
+        """θ, the final parameters as a vector `[N]`."""
+        return theta(self.params)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Returns what the network gives for new inputs `[n, ...]`.
+
+        Classes `[n]` for a classifier (names where labels were names), values `[n]` or `[n, outputs]` for a regression.
+
+        Raises:
+            SettingsError: inputs of another shape than those trained on.
+        """
+        values = self.predict_raw(x)
+        dataset, kind = self.job.dataset, self.job.loss.kind
+        if kind in ("classification", "binary"):
+            guess = (
+                values.argmax(axis=-1)
+                if kind == "classification"
+                else (values.reshape(len(values), -1) > 0).astype(np.int32)
+            )
+            guess = guess[:, 0] if kind == "binary" and guess.shape[1] == 1 else guess
+            return np.asarray(dataset.classes)[guess] if dataset.classes else guess
+        return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 and dataset.y.ndim == 1 else values
+
+    def predict_raw(self, x: Any) -> np.ndarray:
+        """Returns the network's own outputs (logits for a classifier), `[n, ...]`, computed in blocks."""
+        x = np.asarray(x, self.job.dataset.x.dtype)
+        if x.shape[1:] != self.job.dataset.input_shape:
+            raise SettingsError(
+                f"the inputs have the shape {list(x.shape)} but the model was trained on "
+                f"{['n', *self.job.dataset.input_shape]}; reshape them."
+            )
+        pieces = np.array_split(x, max(1, len(x) * self.job.example_floats >> 24))
+        return np.concatenate([np.asarray(self.job.model.apply(self.params, jnp.asarray(piece))) for piece in pieces])
+
+    def plot(self) -> Any:
+        """Returns a matplotlib figure of the loss and the score along the run."""
+        from .report import run_figure
+
+        return run_figure(self.record())
+
+    def save(self, path: str | Path) -> None:
+        """Writes the parameters as a safetensors file, names like `dense_0/weight`; replaces a file that is there.
+
+        Raises:
+            SettingsError: a path that does not end in .safetensors.
+        """
+        save_params(self.params, Path(path))
+
+    def record(self) -> dict[str, Any]:
+        """Returns all that a report shows of the run, as text, numbers and lists."""
+        return run_record(self)
+
+
+def fit(
+    model: Any,
+    data: Any = None,
+    *,
+    every: Any = 32,
+    loss: Any = "auto",
+    optimizer: Any = "sgd",
+    learning_rate: Any = 0.1,
+    duration: Any = "20 epochs",
+    target: Any = None,
+    patience: Any = None,
+    order: str = "reshuffled",
+    short_batch: str = "keep",
+    held_out: float = 0.2,
+    seed: int = 0,
+    schedule: Any = None,
+    warm_up: Any = None,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    evaluate: Any = "auto",
+    block: int | None = None,
+    watch_gradient: bool = False,
+    params: Any = None,
+    run: str | Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Run:
+    """Trains a model, with the weights updated after every `every` examples, and returns the run.
+
+    An update is θ ← θ − γ ∇L_B with ∇L_B = Σ w ∇ℓ / Σ w over the batch, or any other rule fed with ∇L_B; it is the same
+    however the batch is cut into blocks.
+
+    Args:
+        model: `mlp(...)`, `linear()`, `cnn(...)`, their text ("mlp:128,64"), or a pair of functions
+            (init(key) -> params, apply(params, x) -> predictions).
+        data: (x, y) or (x, y, weight) arrays, the path of an .npz file, or "digits" (the default).
+        every: 1, 32, "10%", "dataset", or a cadence such as `backbeat.every(1).repeat(until="correct", at_most=5)`.
+        loss: "cross_entropy", "binary_cross_entropy", "squared_error", a function (prediction, label) -> `[batch]`, or
+            "auto": cross-entropy for whole-number or named labels, the squared error for values.
+        optimizer: a name ("sgd", "momentum", "nesterov", "adam", "adamw", ...), a function from a learning rate to an
+            Optax transformation, or such a transformation (which then holds its own learning rate).
+        learning_rate: γ, or an Optax schedule.
+        duration: "20 epochs", "5000 updates", "100000 examples", "30 s", or several with "or".
+        target: stop when reached, for example "accuracy>=0.95" or "train loss<=0.1".
+        patience: stop when the loss has not improved for this long, for example "5 epochs".
+        order: "reshuffled" each epoch, "shuffled once", "as given", or "with replacement".
+        short_batch: "keep", "drop" or "carry" a last batch that is not full.
+        held_out: the share of the data that is not trained on.
+        seed: what decides the initial weights, the split and the order.
+        schedule: "constant", "linear", "cosine", or for example "cosine over 20 epochs".
+        warm_up: for example "2 epochs".
+        weight_decay: λ.
+        clip: the largest norm of the mean gradient.
+        evaluate: "auto" (each epoch while it costs little; each epoch if target or patience needs it), "never", or an
+            interval such as "2 epochs" or "100 updates".
+        block: the most examples to compute at once; None for what fits into bounded memory.
+        watch_gradient: also record |∇L_B| of each update.
+        params: initial parameters; None for random ones.
+        run: a folder to record the run in; None for none.
+        on_event: a function that is given every event.
+
+    Raises:
+        SettingsError: a setting that cannot be used.
+        DataError: data that cannot be used.
+        DivergedError: the loss stopped being finite; its `run` holds the last finite state.
+
+    Example:
+        >>> import backbeat as bb
+        >>> run = bb.fit(bb.mlp(hidden=(32,)), "digits", every=32, duration="5 epochs")
+        >>> run.clock.updates, float(run.history["held_out_accuracy"][-1]) > 0.9
+        (225, True)
+    """
+    given = {name: value for name, value in locals().items() if name in Settings.__dataclass_fields__}
+    job = resolve(model, data, Settings(**given), params)
+    result = carry_out(job, None if run is None else Path(run), [] if on_event is None else [on_event])
+    if result.diverged:
+        known = job.optimizer.tunable and job.schedule.function is None
+        hint = f"try a learning rate below {job.learning_rate:g}" if known else "try a smaller learning rate"
+        raise DivergedError(f"{result.reason}; {hint}. The last finite state is kept.", result)
+    if result.reason == INTERRUPTED:
+        raise KeyboardInterrupt
+    return result
+
+
+def carry_out(
+    job: Job, folder: Path | None, consumers: Iterable[Callable[[Event], None]], given: dict[str, Any] | None = None
+) -> Run:
+    """Returns the run of a job, recorded in a folder if one is given; one that diverged or was interrupted as well.
+
+    Args:
+        job: what to train.
+        folder: where to record it; made, must be empty.
+        consumers: are given every event.
+        given: further settings to record, for example how the data was named.
+    """
+    recorder = [] if folder is None else [Recorder.create(folder, job, given)]
+    result = gather(job, events_of(job), [*recorder, *consumers])
+    result.folder = folder
+    if folder is not None:
+        finish_run(result)
+    return result
+
+
+def gather(job: Job, events: Iterable[Event], consumers: Iterable[Callable[[Event], None]] = ()) -> Run:
+    """Returns the run that events make, after giving each of them to the consumers as well."""
+    rows: list[dict[str, int | float]] = []
+    repeats: list[dict[str, Any]] = []
+    compile_seconds, update_seconds, set_aside = 0.0, 0.0, 0
+    end: Finished | Diverged | None = None
+    for event in _told(iter(events), list(consumers)):
+        if isinstance(event, Started):
+            compile_seconds = event.compile_seconds
+        elif isinstance(event, StretchDone):
+            update_seconds += event.update_seconds
+            set_aside += event.set_aside
+            rows.append({**_times(event.clock, update_seconds), "loss_mean": event.loss_mean})
+            if event.repeats is not None:
+                repeats.append(dict(event.repeats))
+        elif isinstance(event, Evaluated):
+            if not rows or rows[-1]["updates"] != event.clock.updates:
+                rows.append({**_times(event.clock, update_seconds), "loss_mean": float("nan")})
+            rows[-1] |= score_columns(event)
+        else:
+            end = event
+    assert end is not None, "a run ends with Finished or Diverged"
+    columns = {name: np.concatenate([r[name] for r in repeats]) for name in repeats[0]} if repeats else None
+    diverged = isinstance(end, Diverged)
+    return Run(
+        job, end.state.params, _as_history(rows), end.clock, end.reason, None if diverged else end.reached, diverged,
+        compile_seconds, columns, set_aside,
+    )  # fmt: skip
+
+
+def _told(events: Iterator[Event], consumers: list[Callable[[Event], None]]) -> Iterator[Event]:
+    """Returns the events, each given to the consumers first; an interrupt in one of them ends the run in order."""
+    event = next(events)
+    while True:
+        try:
+            for consumer in consumers:
+                consumer(event)
+            yield event
+            event = next(events)
+        except StopIteration:
+            return
+        except KeyboardInterrupt:
+            event = cast(Generator, events).throw(KeyboardInterrupt)
+
+
+def score_columns(event: Evaluated) -> dict[str, float]:
+    """Returns an evaluation's scores under the names of the history's columns."""
+    both = {"train": event.train, "held_out": event.held_out}
+    return {
+        f"{part}_{'loss_mean' if name == 'loss' else name}": value
+        for part, found in both.items()
+        for name, value in found.items()
+    }
+
+
+def _times(clock: Clock, update_seconds: float) -> dict[str, int | float]:
+    return {
+        "updates": clock.updates, "examples": clock.examples, "epochs": clock.epochs,
+        "wall_seconds": clock.seconds, "update_seconds": update_seconds,
+    }  # fmt: skip
+
+
+def _as_history(rows: list[dict[str, int | float]]) -> History:
+    names = list(dict.fromkeys([*_COLUMNS, *(name for row in rows for name in row)]))
+    columns: dict[str, np.ndarray] = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+    for name in ("updates", "examples"):
+        columns[name] = columns[name].astype(np.int64)
+    return History(columns)

@@ -1,0 +1,42 @@
+"""Fixtures for what a machine may lack: PyTorch and a browser.
+
+A test that needs one of them takes the fixture and is skipped, with the reason, where it cannot be had. Where
+BACKBEAT_REQUIRE names it (a comma list, such as "torch,browser"; `make check` sets it on CI), the test fails instead.
+"""
+
+import importlib
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+import pytest
+
+
+def lacking(name: str, reason: str) -> NoReturn:
+    """Skips the running test with the reason, or fails it where BACKBEAT_REQUIRE names what is lacking."""
+    if name in os.environ.get("BACKBEAT_REQUIRE", "").split(","):
+        pytest.fail(f"BACKBEAT_REQUIRE names {name}, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """Returns PyTorch's module, for tests of its adapter."""
+    try:
+        return importlib.import_module("torch")
+    except ModuleNotFoundError:
+        note = Path(sys.prefix, "no-torch.txt")  # written by scripts/install_torch.py
+        why = note.read_text().strip() if note.exists() else "`make torch` installs it"
+        lacking("torch", f"PyTorch is not installed: {why}")
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Returns the path of a Chromium to start, for tests of the pages; CHROMIUM names one in an unusual place."""
+    for name in (os.environ.get("CHROMIUM", "/usr/bin/chromium"), "chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    lacking("browser", "no Chromium was found: `make browser` installs it on Debian, CHROMIUM=path names one")
