@@ -219,7 +219,7 @@ def test_a_limit_in_seconds_ends_in_time(model: Any):
     """The run's own clock may pass the limit by one stretch of the time left, and by the machine's other work."""
     start = time.perf_counter()
     run = fit(model, "digits", every=8, duration="0.3 s", evaluate="never")
-    assert 0.3 <= run.clock.seconds < 1.5
+    assert 0.3 <= run.clock.seconds < 5
     assert run.clock.seconds <= time.perf_counter() - start
     assert run.reason == "ran for 0.3 seconds"
     assert run.clock.updates > 20

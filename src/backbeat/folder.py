@@ -157,7 +157,7 @@ def read_settings(path: Path, known: Container[str]) -> dict[str, Any]:
 
     Args:
         path: the file or the folder.
-        known: names of the settings that can be used; "model" and "data" always can.
+        known: names of the settings that can be used.
 
     Raises:
         SettingsError: it is not there, is not TOML, or holds something else than these.
@@ -172,7 +172,7 @@ def read_settings(path: Path, known: Container[str]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is not a settings file ({error}); give the settings.toml of a run.") from None
     for name in settings:
-        if name not in known and name not in ("model", "data"):
+        if name not in known:
             raise SettingsError(
                 f"{file}: {name} is not a setting of this command; `train` repeats a run, `compare` a comparison."
             )

@@ -10,7 +10,6 @@ model.safetensors    the final parameters, named dense_0/weight, dense_0/bias, .
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def event_line(event: Event) -> dict[str, Any]:
         line |= {
             "loss_sum": event.loss_sum, "weight_sum": event.weight_sum, "loss_mean": event.loss_mean,
             "update_seconds": event.update_seconds, "learning_rate": event.learning_rate,
-            "set_aside": event.set_aside,
+            "set_aside": event.set_aside, **norm_columns(event),
         }  # fmt: skip
         if event.repeats is not None:
             line["updates_per_batch"] = event.repeats["updates"]
@@ -66,6 +65,14 @@ def event_line(event: Event) -> dict[str, Any]:
     return line
 
 
+def norm_columns(event: StretchDone) -> dict[str, float]:
+    """Returns mean and standard deviation of the gradient norms of a stretch's updates; nothing where not watched."""
+    norms = event.gradient_norms
+    if norms is None or not len(norms):
+        return {}
+    return {"gradient_norm_mean": float(np.mean(norms)), "gradient_norm_sd": float(np.std(norms))}
+
+
 class Recorder:
     """Writes a run's folder while it runs: a consumer of events."""
 
@@ -74,17 +81,15 @@ class Recorder:
         self._events = (folder / "events.jsonl").open("x", encoding="utf-8")
 
     @classmethod
-    def create(cls, folder: Path, job: Job, extra: Mapping[str, Any] | None = None) -> Recorder:
+    def create(cls, folder: Path, job: Job) -> Recorder:
         """Returns a recorder for a new folder, with the settings and the environment written.
 
         Args:
             folder: where; made, must be empty.
             job: what is about to be trained.
-            extra: further settings that were given, for example the data's name as it was written.
         """
         create_folder(folder)
-        about = as_columns(job)
-        settings = {"model": about["model"], **(extra or {}), **job.settings.as_text()}
+        settings = {"model": as_columns(job)["model"], "data": job.dataset.source, **job.settings.as_text()}
         write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings)))
         write_json(folder / "environment.json", environment())
         return cls(folder, job)

@@ -15,7 +15,7 @@ from .config import Job, Settings, resolve
 from .errors import DivergedError, MissingExtraError, SettingsError
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .models import theta
-from .record import Recorder, finish_run, run_record, save_params
+from .record import Recorder, finish_run, norm_columns, run_record, save_params
 from .train import INTERRUPTED, events_of
 
 _COLUMNS = ("updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean")
@@ -25,7 +25,8 @@ class History(dict):
     """Columns of a run, one row for each stretch or evaluation: a dict of equal-length NumPy arrays.
 
     `updates`, `examples`, `epochs`, `wall_seconds` (compilation left out), `update_seconds` (evaluations left out too),
-    `loss_mean` (of the batches since the row before), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
+    `loss_mean` (of the batches since the row before), where watched `gradient_norm_mean` and `gradient_norm_sd` (of the
+    updates since then), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
     `held_out_accuracy` and so on; NaN where not.
     """
 
@@ -195,7 +196,7 @@ def fit(
         evaluate: "auto" (each epoch while it costs little; each epoch if target or patience needs it), "never", or an
             interval such as "2 epochs" or "100 updates".
         block: the most examples to compute at once; None for what fits into bounded memory.
-        watch_gradient: also record |∇L_B| of each update.
+        watch_gradient: also measure |∇L_B| of each update; `history` has mean and deviation, a row each.
         params: initial parameters; None for random ones.
         run: a folder to record the run in; None for none.
         on_event: a function that is given every event.
@@ -223,18 +224,15 @@ def fit(
     return result
 
 
-def carry_out(
-    job: Job, folder: Path | None, consumers: Iterable[Callable[[Event], None]], given: dict[str, Any] | None = None
-) -> Run:
+def carry_out(job: Job, folder: Path | None, consumers: Iterable[Callable[[Event], None]]) -> Run:
     """Returns the run of a job, recorded in a folder if one is given; one that diverged or was interrupted as well.
 
     Args:
         job: what to train.
         folder: where to record it; made, must be empty.
         consumers: are given every event.
-        given: further settings to record, for example how the data was named.
     """
-    recorder = [] if folder is None else [Recorder.create(folder, job, given)]
+    recorder = [] if folder is None else [Recorder.create(folder, job)]
     result = gather(job, events_of(job), [*recorder, *consumers])
     result.folder = folder
     if folder is not None:
@@ -254,7 +252,7 @@ def gather(job: Job, events: Iterable[Event], consumers: Iterable[Callable[[Even
         elif isinstance(event, StretchDone):
             update_seconds += event.update_seconds
             set_aside += event.set_aside
-            rows.append({**_times(event.clock, update_seconds), "loss_mean": event.loss_mean})
+            rows.append({**_times(event.clock, update_seconds), "loss_mean": event.loss_mean, **norm_columns(event)})
             if event.repeats is not None:
                 repeats.append(dict(event.repeats))
         elif isinstance(event, Evaluated):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import backbeat as bb
 from backbeat.cli import run
 
 QUICK = ["--model", "linear", "--for", "2 epochs", "--every", "100"]
@@ -126,6 +127,50 @@ def test_a_run_is_recorded_and_repeated_to_the_same_weights(capsys):
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+def test_an_option_beside_settings_counts_instead(capsys):
+    assert run(["train", *QUICK, "--run", "first", "--lr", "0.2", "--seed", "7"]) == 0
+    # 0.1 is the default learning rate: given, it counts all the same
+    assert run(["train", "--settings", "runs/first", "--lr", "0.1", "--run", "other"]) == 0
+    one, two = (record_of(name)["settings"] for name in ("first", "other"))
+    assert (one.pop("learning_rate"), two.pop("learning_rate")) == (0.2, 0.1)
+    assert one == two
+
+
+def test_settings_find_their_data_from_anywhere(tmp_path, monkeypatch, capsys):
+    (tmp_path / "deep").mkdir()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3)).astype(np.float32)
+    np.savez(tmp_path / "deep" / "few.npz", x=x, y=x[:, 0])
+    assert run(["train", "deep/few.npz", *QUICK[:4], "--every", "8", "--run", "one"]) == 0
+    few = ["--every", "8", "--target", "train r2>=0.5", "--lr", "0.1", "--budget", "60 s"]
+    assert run(["compare", "deep/few.npz", "--model", "linear", *few, "--run", "both"]) == 0
+    monkeypatch.chdir(tmp_path / "deep")
+    for command, name in (("train", "one"), ("compare", "both")):
+        assert run([command, "--settings", f"../runs/{name}", "--run", "./again-" + command]) == 0
+        again = json.loads((tmp_path / "deep" / f"again-{command}" / "record.json").read_text(encoding="utf-8"))
+        first = json.loads((tmp_path / "runs" / name / "record.json").read_text(encoding="utf-8"))
+        assert again["data"] == first["data"]
+
+
+def test_settings_of_arrays_ask_for_the_data(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    bb.fit(bb.linear(), (x, x[:, 0]), every=8, duration="2 epochs", run=tmp_path / "mine")
+    assert "names no data" in refused(capsys, "train", "--settings", "mine")
+    np.savez(tmp_path / "few.npz", x=x, y=x[:, 0])
+    assert run(["train", "few.npz", "--settings", "mine", "--run", "./again"]) == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("mine", "again"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_watched_gradients_are_in_the_record(capsys):
+    assert run(["train", *QUICK, "--watch-gradient", "--evaluate", "1 update", "--run", "seen"]) == 0
+    history = record_of("seen")["history"]
+    norms = [value for value in history["gradient_norm_mean"] if value is not None]
+    assert len(norms) == 30
+    assert min(norms) > 0
+    assert [line["gradient_norm_mean"] for line in events_of("seen") if line["event"] == "stretch"] == norms
+
+
 def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious.txt").write_text("keep")
@@ -169,11 +214,11 @@ def test_a_run_that_diverges_is_exit_code_3_and_keeps_the_last_finite_weights(re
 
 def test_compare_writes_its_report_and_is_repeated_from_its_settings(capsys):
     few = ["--model", "linear", "--every", "64,dataset", "--target", "accuracy>=0.8", "--lr", "0.1,0.3,1"]
-    assert run(["compare", *few, "--budget", "20 s", "--run", "both"]) == 0
+    assert run(["compare", *few, "--budget", "120 s", "--run", "both"]) == 0
     out = capsys.readouterr().out
     assert "To held-out accuracy>=0.8" in out
-    files = {"settings.toml", "environment.json", "record.json", "report.html", "comparison.png", "comparison.svg"}
-    assert files == set(os.listdir("runs/both"))
+    files = {"settings.toml", "environment.json", "events.jsonl", "record.json", "report.html"}
+    assert files | {"comparison.png", "comparison.svg"} == set(os.listdir("runs/both"))
     assert run(["compare", "--settings", "runs/both", "--run", "again", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     first = record_of("both")
@@ -214,7 +259,7 @@ def test_an_interrupt_ends_a_run_in_order():
     process = command("train", "--for", "10000000 updates", "--run", "long", "--model", "linear")
     wait_for("runs/long/events.jsonl", process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "interrupted after" in err
     assert "Traceback" not in err
@@ -231,7 +276,7 @@ def test_an_interrupt_of_a_comparison_leaves_nothing_half_written():
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 130
     assert err.strip() == "backbeat: interrupted."
     assert not os.path.exists("runs/half")
@@ -256,7 +301,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_without_a_terminal_there_is_no_colour_and_no_progress():
-    out, err = command("train", *QUICK).communicate(timeout=120)
+    out, err = command("train", *QUICK).communicate(timeout=180)
     assert err == ""
     assert "\x1b" not in out
 
@@ -277,7 +322,7 @@ def test_progress_is_drawn_in_a_terminal_on_standard_error():
     except OSError:  # Linux says so when the other side is closed
         pass
     os.close(mine)
-    assert process.communicate(timeout=60)[0]
+    assert process.communicate(timeout=180)[0]
     assert process.returncode == 0
     assert b"updates" in seen
 
@@ -290,7 +335,7 @@ def test_a_reader_that_leaves_is_no_error():
     process.stdout.close()
     with process.stderr as errors:
         assert errors.read() == ""
-    assert process.wait(timeout=60) in (0, 1)  # 1 where rich meets the closed pipe first
+    assert process.wait(timeout=180) in (0, 1)  # 1 where rich meets the closed pipe first
 
 
 def test_version_and_completion(tmp_path, capsys):

@@ -17,6 +17,7 @@ from types import FrameType
 from cyclopts import App, CycloptsError
 
 from ..errors import BackbeatError
+from .options import fill_from_settings
 
 INTERRUPTED = 130
 
@@ -64,7 +65,10 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Returns the exit code of one command; an error of the user's is one sentence on standard error."""
     try:
-        code = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        command, given, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
+        if given.arguments.get("settings") is not None:
+            fill_from_settings(given)
+        code = command(*given.args, **given.kwargs)
         sys.stdout.flush()
     except BackbeatError as error:
         return _complain(str(error), error.exit_code)

@@ -56,7 +56,7 @@ def compare(
     clip: Clip = None,
     block: Block = None,
     run: RunName = None,
-    settings: SettingsFile = None,
+    settings: SettingsFile = None,  # read before the call: options.fill_from_settings
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -65,7 +65,7 @@ def compare(
     With no DATA: scikit-learn's 1,797 handwritten digits. Writes a report page and a picture.
     """
     from ..compare import compare as compare_cadences
-    from ..folder import named_folder, read_settings
+    from ..folder import named_folder
     from ..report import comparison_figure, save_figure, write_page
     from .console import bar, print_json
 
@@ -74,9 +74,6 @@ def compare(
         "optimizer": optimizer, "order": order, "short_batch": short_batch, "held_out": held_out, "seed": seed,
         "weight_decay": weight_decay, "clip": clip, "block": block,
     }  # fmt: skip
-    if settings is not None:
-        given = read_settings(settings, given)
-        model, data = given.pop("model", model), given.pop("data", data)
     with bar(quiet or json) as progress:
 
         def show_progress(at: Any) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from inspect import BoundArguments
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from ..errors import SettingsError
 
 Model = Annotated[str, Parameter(help="mlp, mlp:128,64, mlp:32:tanh, linear, cnn or cnn:16,32.")]
 LossName = Annotated[
@@ -28,7 +31,7 @@ SettingsFile = Annotated[
     Path | None,
     Parameter(
         name="--settings",
-        help="Repeat what a settings.toml or a run's folder says; only --run is heeded beside it.",
+        help="Repeat what a settings.toml or a run's folder says; an option given beside it counts instead.",
     ),
 ]
 RunName = Annotated[
@@ -36,3 +39,26 @@ RunName = Annotated[
 ]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress display.")]
+
+_OPTION = {"learning_rate": "lr", "learning_rates": "lr"}  # the others are called as their setting is
+_NOT_KEPT = ("run", "settings", "json", "quiet")
+
+
+def fill_from_settings(given: BoundArguments) -> None:
+    """Fills in, from the file that `--settings` names, each option that was not given on the command line.
+
+    Raises:
+        SettingsError: the file cannot be read, holds something that is no option of the command, or names no data where
+            none is given.
+    """
+    from ..folder import read_settings
+
+    path, here = given.arguments["settings"], given.arguments
+    options = [name for name in given.signature.parameters if name not in _NOT_KEPT]
+    for name, value in read_settings(path, [*options, *_OPTION]).items():
+        here.setdefault(_OPTION.get(name, name), str(value) if name == "every" else value)
+    if "data" not in here:
+        raise SettingsError(
+            f"{path} was recorded for arrays in memory and names no data; name the file that holds them, before "
+            "--settings."
+        )

@@ -59,8 +59,11 @@ def train(
     clip: Clip = None,
     evaluate: Annotated[str, Parameter(help='auto, never, or an interval such as "1 epoch".')] = "auto",
     block: Block = None,
+    watch_gradient: Annotated[
+        bool, Parameter(negative="", help="Measure the norm of every update's mean gradient.")
+    ] = False,
     run: RunName = None,
-    settings: SettingsFile = None,
+    settings: SettingsFile = None,  # read before the call: options.fill_from_settings
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -69,7 +72,7 @@ def train(
     With no DATA: scikit-learn's 1,797 handwritten digits.
     """
     from ..config import Settings, resolve
-    from ..folder import named_folder, read_settings
+    from ..folder import named_folder
     from ..run import carry_out
     from .console import bar, print_json
 
@@ -77,14 +80,11 @@ def train(
         "every": with_repeats(every, repeat_until, at_most), "loss": loss, "optimizer": optimizer, "learning_rate": lr,
         "duration": duration, "target": target, "patience": patience, "order": order, "short_batch": short_batch,
         "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
-        "clip": clip, "evaluate": evaluate, "block": block,
+        "clip": clip, "evaluate": evaluate, "block": block, "watch_gradient": watch_gradient,
     }  # fmt: skip
-    if settings is not None:
-        given = read_settings(settings, Settings.__dataclass_fields__)
-        model, data = given.pop("model", model), given.pop("data", data)
     job = resolve(model, data, Settings.of(given))
     with bar(quiet or json) as progress:
-        done = carry_out(job, named_folder(run), [watcher(job, progress.show)], {"data": data})
+        done = carry_out(job, named_folder(run), [watcher(job, progress.show)])
     picture(done)
     if json:
         print_json({**done.record(), "folder": done.folder})

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,10 @@ import numpy as np
 from ..cadence import Cadence
 from ..cadence import every as as_cadence
 from ..clock import Clock, Target, parse_seconds
-from ..config import Job, Settings, as_columns, checked_rate, recognised_loss, resolve, with_cadence
+from ..config import Job, Settings, checked_rate, recognised_loss, resolve, with_cadence
 from ..data import load
 from ..errors import SettingsError
-from ..folder import create_folder, environment, plain, settings_text, write_json, write_whole
+from ..folder import environment, plain, write_json
 from ..losses import Loss, loss_for
 from ..measure import Timing, time_updates
 from ..models import n_parameters
@@ -27,6 +25,7 @@ from ..record import FORMAT, recorded_columns
 from ..stretch import Data
 from .answer import answer
 from .critical import CriticalFit, fit_critical
+from .journal import Note, journal
 from .result import CadenceResult, Comparison, MeasuredRun, Reached, at_equal
 from .sweep import Apart, sweep
 from .tune import Tuning, default_rates, evaluation_points, growth_for, tune, tuning_score
@@ -36,6 +35,7 @@ DEFAULT_CADENCES = (1, 32, 64, 128, 256, "dataset")
 _TUNING_SHARE, _MEASURING_SHARE = 0.45, 0.25  # of the budget; the rest is for compiling, timing and writing
 _MOST_SEEDS = 100
 _LONGEST_RUN = 1.0  # seconds of one measured run, unless the target needs more
+_PATIENCE = 4  # so many times as long, while a run has not met the target
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def compare(
 
     Example:
         >>> import backbeat as bb
-        >>> comparison = bb.compare(bb.linear(), "digits", every=[32, "dataset"], target="accuracy>=0.9", budget="5 s")
+        >>> comparison = bb.compare(bb.linear(), "digits", every=[32, "dataset"], target="accuracy>=0.9", budget="60 s")
         >>> comparison.answer[-1]
         'The target is held-out accuracy>=0.9, with the learning rate tuned for each cadence.'
     """
@@ -138,12 +138,14 @@ def compare(
         "every": ",".join(names), "target": "none" if target is None else str(target), "seeds": seeds,
         "budget": f"{seconds:g} s", "learning_rates": ",".join(map(str, rates)) if given_rates else "auto",
     }  # fmt: skip
-    with _folder(run, tuning_jobs[0][0], {**base.as_text(), **asked}) as folder:
-        work = _Work(names, tuning_jobs[0][0].device_data(), seconds, on_progress)
+    kept = {name: value for name, value in base.as_text().items() if name not in _NOT_ASKED}
+    with journal(run, tuning_jobs[0][0], {**kept, **asked}) as (folder, note):
+        work = _Work(names, tuning_jobs[0][0].device_data(), seconds, on_progress, note)
         timings = work.time([jobs[0] for jobs in tuning_jobs])
         tunings = work.tune(tuning_jobs, timings, rates, widen)
         results = work.measure(measuring_jobs, timings, tunings)
         comparison = _comparison(results, tuning_jobs[0][0], seeds, seconds, time.perf_counter() - began)
+        note("finished", took_seconds=comparison.record["took_seconds"], answer=comparison.answer)
         if folder is not None:
             write_json(folder / "record.json", comparison.record)
             comparison.folder = folder
@@ -205,6 +207,7 @@ class _Work:
     data: Data
     seconds: float
     on_progress: Callable[[Progress], None]
+    note: Note
 
     def told(self, stage: str, number: int) -> Callable[[float], None]:
         """Returns a function that passes on the share done of one cadence as a share of the stage."""
@@ -213,7 +216,10 @@ class _Work:
 
     def time(self, jobs: Sequence[Job]) -> list[Timing]:
         """Returns seconds per update of each cadence, measured in turn."""
-        return time_updates(jobs, self.data, lambda share: self.on_progress(Progress("timing", "all", share)))
+        timings = time_updates(jobs, self.data, lambda share: self.on_progress(Progress("timing", "all", share)))
+        for every, timing in zip(self.cadences, timings, strict=True):
+            self.note("timed", every=every, **asdict(timing))
+        return timings
 
     def tune(
         self, jobs: Sequence[Sequence[Job]], timings: Sequence[Timing], rates: list[float], widen: bool
@@ -227,6 +233,7 @@ class _Work:
                 tune(of_cadence, self.data, rates, target=of_cadence[0].stopping.target, seconds=share,
                      seconds_alone=timing.seconds_per_update.median, widen=widen, progress=told)
             )  # fmt: skip
+            self.note("tuned", every=self.cadences[number], **asdict(result[-1]))
         return result
 
     def measure(
@@ -246,9 +253,11 @@ class _Work:
             longest = max(enough, _LONGEST_RUN) if None in tuning.best.updates_to_target else enough
             runs = _measured(of_cadence, self.data, tuning, timing, longest, share, self.told("measuring", number))
             job = of_cadence[0]
-            column = f"{job.scored_part}_{'loss_mean' if tuning_score(job) == 'loss' else tuning_score(job)}"
             size = job.plan.cadence.batch_sizes(job.n_train)[0]
-            result.append(CadenceResult(self.cadences[number], size, job.n_train, tuning, timing, runs, column))
+            result.append(CadenceResult(self.cadences[number], size, job.n_train, tuning, timing, runs, _column(job)))
+            ends = [{"seed": r.seed, "reached": r.reached and asdict(r.reached), "diverged_at": r.diverged_at,
+                     "final": r.final()} for r in runs]  # fmt: skip
+            self.note("measured", every=self.cadences[number], runs=ends)
         return result
 
 
@@ -261,7 +270,10 @@ def _measured(
     allowed: float,
     progress: Callable[[float], None],
 ) -> tuple[MeasuredRun, ...]:
-    """Returns one run for each job, `longest` seconds of a single run long, or until the time allowed is over."""
+    """Returns one run for each job, `longest` seconds of a single run long, or until the time allowed is over.
+
+    As long as a run has not met the target, all go on, up to `_PATIENCE` times as long.
+    """
     job, alone, rate = jobs[0], timing.seconds_per_update.median, tuning.best.learning_rate
     size = job.plan.cadence.batch_sizes(job.n_train)[0]
     repeated = job.plan.cadence.repeated is not None
@@ -269,9 +281,10 @@ def _measured(
     parts = ["train", "held_out"] if len(job.split.held_out) else ["train"]
     n = max(20, int(longest / alone))
     growth = growth_for(runs, parts, allowed, evaluation_points(job.n_train, size, n))
+    later = [point for point in evaluation_points(job.n_train, size, _PATIENCE * n, growth) if point > n]
     rows: list[list[dict[str, float]]] = [[] for _ in jobs]
     norms, began = None, time.perf_counter()
-    for point in [0, *evaluation_points(job.n_train, size, n, growth)]:
+    for point in [0, *evaluation_points(job.n_train, size, n, growth), *later]:
         if point:
             norms = runs.advance(point)
         found = runs.scores(parts)
@@ -292,9 +305,24 @@ def _measured(
             row.append(values)
         spent = time.perf_counter() - began
         progress(max(point / n, spent / allowed))
-        if spent > allowed or (runs.diverged_at > 0).all():
+        over = point >= n and not any(
+            _waits(job, row, lost) for row, lost in zip(rows, runs.diverged_at[:, 0].tolist(), strict=True)
+        )
+        if over or spent > allowed or (runs.diverged_at > 0).all():
             break
     return tuple(_run_of(jobs[s], rows[s], int(runs.diverged_at[s, 0])) for s in range(len(jobs)))
+
+
+def _waits(job: Job, row: list[dict[str, float]], diverged_at: int) -> bool:
+    """Returns whether a run, given its evaluations, has not met the target and still can."""
+    target = job.stopping.target
+    return target is not None and not diverged_at and not any(target.reached(seen[_column(job)]) for seen in row)
+
+
+def _column(job: Job) -> str:
+    """Returns the curve's column of the score that is reported for a job."""
+    score = tuning_score(job)
+    return f"{job.scored_part}_{'loss_mean' if score == 'loss' else score}"
 
 
 def _seconds_at(job: Job, timing: Timing, clock: Clock, before: dict[str, float] | None) -> float:
@@ -317,8 +345,7 @@ def _run_of(job: Job, rows: list[dict[str, float]], diverged_at: int) -> Measure
     curve = {name: np.array([row[name] for row in kept]) for name in kept[0]}
     target, reached = job.stopping.target, None
     if target is not None:
-        column = curve[f"{job.scored_part}_{'loss_mean' if target.score == 'loss' else target.score}"]
-        hits = np.flatnonzero([target.reached(value) for value in column])
+        hits = np.flatnonzero([target.reached(value) for value in curve[_column(job)]])
         if len(hits):
             row = kept[hits[0]]
             reached = Reached(int(row["updates"]), int(row["examples"]), row["epochs"], row["seconds"])
@@ -364,21 +391,3 @@ def _notes(results: Sequence[CadenceResult], job: Job) -> list[str]:
     if not job.optimizer.tunable:
         notes.append("The optimizer holds its own learning rate, so it was not tuned.")
     return notes
-
-
-@contextmanager
-def _folder(run: str | Path | None, job: Job, settings: dict[str, Any]) -> Iterator[Path | None]:
-    """Gives the folder to record in, with settings and environment; takes it away again if nothing came of it."""
-    if run is None:
-        yield None
-        return
-    folder = create_folder(Path(run))
-    try:
-        kept = {k: v for k, v in settings.items() if k not in _NOT_ASKED}
-        settings = {"model": as_columns(job)["model"], "data": job.dataset.name, **kept}
-        write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings)))
-        write_json(folder / "environment.json", environment())
-        yield folder
-    except BaseException:
-        shutil.rmtree(folder)
-        raise

@@ -23,6 +23,7 @@ class Dataset:
         weight: `[n]` float32, or None where every example counts 1.
         name: what it is called in reports.
         classes: the names of the classes where labels were not numbers from 0 on, else None.
+        source: what `load` reads the same data from again, None for arrays.
     """
 
     x: np.ndarray
@@ -30,6 +31,7 @@ class Dataset:
     weight: np.ndarray | None = None
     name: str = "arrays"
     classes: tuple[str, ...] | None = None
+    source: str | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -50,7 +52,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-def from_arrays(x: Any, y: Any, weight: Any = None, *, name: str = "arrays") -> Dataset:
+def from_arrays(x: Any, y: Any, weight: Any = None, *, name: str = "arrays", source: str | None = None) -> Dataset:
     """Returns the data set of two or three arrays.
 
     Args:
@@ -59,6 +61,7 @@ def from_arrays(x: Any, y: Any, weight: Any = None, *, name: str = "arrays") -> 
         y: `[n]` class numbers or names, or `[n, ...]` values.
         weight: `[n]`, 0 or more.
         name: what it is called in reports.
+        source: see `Dataset`.
 
     Raises:
         DataError: no examples, lengths that differ, something that is not a number or not finite, with where it is.
@@ -88,7 +91,7 @@ def from_arrays(x: Any, y: Any, weight: Any = None, *, name: str = "arrays") -> 
     if y.dtype.kind in "iu" and y.size and (int(y.min()) < -(2**31) or int(y.max()) >= 2**31):
         raise DataError(f"{name}: labels run from {y.min()} to {y.max()}; number the classes from 0, or give floats.")
     y = y.astype(np.int32) if y.dtype.kind in "iub" else _as_float(y, f"{name}: labels")
-    return Dataset(x, y, None if weight is None else _as_weight(weight, len(x), name), name, classes)
+    return Dataset(x, y, None if weight is None else _as_weight(weight, len(x), name), name, classes, source)
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -48,7 +48,8 @@ def digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
-    return from_arrays((bunch.images / 16).astype(np.float32), bunch.target.astype(np.int32), name="digits")
+    x, y = (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int32)
+    return from_arrays(x, y, name="digits", source="digits")
 
 
 def _read_npz(path: Path) -> Dataset:
@@ -74,7 +75,7 @@ def _read_npz(path: Path) -> Dataset:
         raise DataError(
             f"{path} cannot be read as an .npz file ({error}); save it again with np.savez(path, x=..., y=...)."
         ) from None
-    return from_arrays(*arrays, name=path.name)
+    return from_arrays(*arrays, name=path.name, source=str(path.resolve()))
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
