@@ -1,7 +1,6 @@
 """A full batch over an array of 50 blocks needs the array once, and little more: measured in processes of their own."""
 
 import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -22,11 +21,12 @@ def memory() -> ModuleType:
 
 
 def bound(memory: ModuleType) -> float:
-    """Returns the bytes allowed: three blocks' numbers, and 40 bytes of labels, indices and sort keys an example.
+    """Returns the bytes allowed: three blocks' numbers, 40 bytes of labels, indices and sort keys an example, 32 MB.
 
-    Seen is −11 to 8 MB, what the allocator does by chance; this is 27 MB, and a copy of the array would be 321 MB.
+    Two processes that do the same differ by up to 28 MB, by what allocators and threads keep: so much was seen either
+    way. It makes 59 MB; a copy of the array would be 321 MB, and one of the held-out part alone 64 MB.
     """
-    return 3 * 4 * (memory.FEATURES + memory.HIDDEN) * memory.BLOCK + 40 * memory.EXAMPLES
+    return 3 * 4 * (memory.FEATURES + memory.HIDDEN) * memory.BLOCK + 40 * memory.EXAMPLES + 32e6
 
 
 def test_a_full_batch_needs_the_array_once(memory: ModuleType):
@@ -39,9 +39,13 @@ def test_so_it_does_however_it_is_split_and_evaluated(memory: ModuleType, held_o
     assert memory.above_the_array(memory.EXAMPLES, held_out, evaluate, 0) <= bound(memory)
 
 
+def test_an_array_of_another_alignment_is_not_copied(memory: ModuleType):
+    """JAX would copy what does not begin at a multiple of 64 bytes, as NumPy's own large arrays do not."""
+    assert memory.above_the_array(memory.EXAMPLES, 0.2, "1 epoch", 16) <= bound(memory)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "darwin", reason="the allocator there aligns large arrays by itself")
-def test_an_array_of_another_alignment_is_copied_once_and_no_more(memory: ModuleType):
-    """JAX takes only what begins at a multiple of 64 bytes; also shows that the tests above would see a copy."""
-    array = 4 * memory.FEATURES * memory.EXAMPLES
-    assert 0.8 * array <= memory.above_the_array(memory.EXAMPLES, 0.0, "never", 16) <= array + bound(memory)
+def test_a_small_one_is_copied_once(memory: ModuleType):
+    """256 MiB are the most that is copied; also shows that the tests above would see a copy."""
+    examples, array = memory.EXAMPLES // 2, 4 * memory.FEATURES * memory.EXAMPLES // 2
+    assert 0.5 * array <= memory.above_the_array(examples, 0.0, "never", 16) <= array + bound(memory)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .cadence import Cadence, every
 from .clock import Duration, Durations, Patience, Stopping, Target
-from .data import Dataset, Split, load, split
+from .data import Dataset, Split, load, on_device, split
 from .errors import DataError, SettingsError, nearest
 from .gradient import checked_block
 from .losses import Loss, loss_for
@@ -132,10 +132,9 @@ class Job:
         return State(params, self.optimizer.init(params))
 
     def device_data(self) -> Data:
-        """Returns inputs, labels and weights on the device; without a copy where that is possible."""
-        # jax.device_put takes a NumPy array of 64-byte alignment as it is on the CPU; jnp.asarray would copy it
+        """Returns inputs, labels and weights as programs take them; without a copy of much where that is possible."""
         data = self.dataset
-        return Data(*jax.device_put((data.x, data.y, data.weight)))
+        return Data(on_device(data.x), *jax.device_put((data.y, data.weight)))
 
 
 def resolve(model: Any, data: Any, settings: Settings, params: Any = None) -> Job:

@@ -32,9 +32,12 @@ _MAX_INDICES = 1 << 18  # 1 MiB: every call copies this much to the device, howe
 
 
 class Data(NamedTuple):
-    """A data set on the device: inputs `[n, ...]`, labels `[n, ...]`, weights `[n]` or None where each is 1."""
+    """A data set: inputs `[n, ...]`, labels `[n, ...]`, weights `[n]` or None where each is 1.
 
-    x: Array
+    All are on the device; or the inputs are a `HostRows`, which is indexed as an array on the device is.
+    """
+
+    x: Any
     y: Array
     weight: Array | None = None
 

@@ -4,4 +4,5 @@ from .dataset import Dataset as Dataset
 from .dataset import from_arrays as from_arrays
 from .held_out import Split as Split
 from .held_out import split as split
+from .host import on_device as on_device
 from .sources import load as load
