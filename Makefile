@@ -53,9 +53,10 @@ types: $(DEV) ## check the types
 slow: $(DEV) ## run the tests that the default run leaves out
 	$(BIN)/python -m pytest -m slow
 
-bench: $(DEV) ## time updates and sweeps on this machine
+bench: $(DEV) ## time updates and sweeps on this machine, and measure memory
 	$(BIN)/python bench/updates.py
 	$(BIN)/python bench/sweep.py
+	$(BIN)/python bench/memory.py
 
 browser: ## install Debian's chromium for the tests of the pages, where that is possible
 	@sh scripts/install_chromium.sh

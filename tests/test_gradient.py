@@ -201,3 +201,13 @@ def test_what_does_not_fit_is_said(change: dict, sentence: str):
     given = {"model": MLP, "loss": "cross_entropy", "params": initial(MLP, (5,), 3), "x": x, "y": y} | change
     with pytest.raises(SettingsError, match=sentence):
         gradient(**given)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_the_model_has_no_class_for_is_refused(label: int):
+    x, y = case()
+    y[1], params = label, initial(MLP, (5,), 3)
+    for function in (gradient, per_example_gradients):
+        with pytest.raises(SettingsError, match=rf"y holds the label {label}, but the model gives 3 numbers"):
+            function(MLP, "cross_entropy", params, x, y)
+    gradient(MLP, cross_entropy(ignore=label), params, x, y)

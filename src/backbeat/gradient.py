@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 
 from .errors import SettingsError
 from .losses import ExampleLosses, Loss, loss_for
@@ -207,4 +209,17 @@ def _checked(model: Any, loss: Any, params: Any, x: Any, y: Any, weight: Any) ->
                 "each."
             )
     last = jax.tree.leaves(params)[-1].shape
-    return model_for(model, x.shape[1:], last[-1] if last else 1), loss_for(loss), x, y, weight
+    model, loss = model_for(model, x.shape[1:], last[-1] if last else 1), loss_for(loss)
+    if loss.kind == "classification" and jnp.issubdtype(y.dtype, jnp.integer) and not isinstance(y, Tracer):
+        _check_labels(jax.eval_shape(model.apply, params, x[:1]).shape[-1], loss.ignore, np.asarray(y))
+    return model, loss, x, y, weight
+
+
+def _check_labels(n_classes: int, ignore: int | None, y: np.ndarray) -> None:
+    """Refuses a label that is no class of the model's: its loss would be no loss of any class."""
+    wrong = y[(y != ignore) & ((y < 0) | (y >= n_classes))]
+    if wrong.size:
+        raise SettingsError(
+            f"y holds the label {wrong[0]}, but the model gives {n_classes} numbers for an example; labels run from "
+            f"0 to {n_classes - 1}."
+        )

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from .errors import SettingsError, nearest
 from .types import PerExample
@@ -118,7 +118,9 @@ class _CrossEntropy:
             )
         counted = None if self.ignore is None else (label != self.ignore)
         safe = label if counted is None else jnp.where(counted, label, 0)
-        element = log_z - jnp.take_along_axis(prediction, safe[..., None], axis=-1)[..., 0]
+        # a comparison and not an index: its gradient is a choice, where an index's is a scatter, 5 % of M = 1
+        own = lax.broadcasted_iota(safe.dtype, prediction.shape, prediction.ndim - 1) == safe[..., None]
+        element = log_z - jnp.where(own, prediction, 0).sum(axis=-1)
         weight = None if self.class_weight is None else jnp.asarray(self.class_weight, element.dtype)[safe]
         if counted is not None:
             weight = counted.astype(element.dtype) * (1 if weight is None else weight)

@@ -27,6 +27,7 @@ from ..plan import Cursor
 from ..stretch import Data, Rows, form_for, rows_for, sweep_program
 
 _ROWS, _INDICES = 1 << 13, 1 << 17  # a call's buffers stay small, since evaluations cut the stretches short
+_BLOCK = 512  # examples at once: what all the runs keep of them stays nearer than of a whole large batch
 _CALL_SECONDS = 0.25  # a call is not longer, as far as it is known, so that an interrupt is heard
 _TRIALS, _TRIAL_SECONDS = 3, 0.04
 
@@ -78,12 +79,14 @@ class Together:
         self.rates = [jnp.asarray(rates, jnp.float32)[part] for part in self.parts]
         job, n_runs = jobs[0], len(jobs) * len(self.rates[0])
         size = job.plan.cadence.batch_sizes(job.n_train)[0]
-        self.form = form_for(
-            size, job.example_floats * n_runs, plain=job.plain, short=job.plan.has_short_batches(size),
+        form = partial(
+            form_for, size, job.example_floats * n_runs, plain=job.plain, short=job.plan.has_short_batches(size),
             whole=size == job.n_train and job.plan.order.kind != "with replacement", watch=watch,
-            rows=max(16, min(_ROWS, _INDICES // size)),
-            block=job.settings.block, input_floats=math.prod(job.dataset.input_shape) * len(jobs),
+            rows=max(16, min(_ROWS, _INDICES // size)), input_floats=math.prod(job.dataset.input_shape) * len(jobs),
         )  # fmt: skip
+        self.form = form(block=job.settings.block)
+        if job.settings.block is None and self.form.block > _BLOCK:
+            self.form = form(block=_BLOCK)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(job.initial_state() for job in jobs))
         repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], len(self.rates[0]), axis=1), stacked)
         self.states = [repeated for _ in self.parts]
