@@ -68,10 +68,12 @@ def test_a_cadence_that_some_seeds_did_not_bring_to_the_target_is_named_and_neve
 
 def test_a_target_that_none_reached_is_said_with_what_came_nearest():
     near, far = cadence(1, [None] * 3), cadence(32, [None] * 3, scores=[0.1, 0.2, 0.3])
-    (sentence,) = answer([far, near], TARGET, None, {})
+    equal = at_equal([far, near])
+    sentence, *others = answer([far, near], TARGET, None, equal)
     assert sentence.startswith("No cadence reached held-out accuracy>=0.9 on every seed")
     assert "each example came nearest, at 0.95" in sentence
-    (sentence,) = answer([far, near], "train loss<=0.1", None, {})
+    assert others == answer([far, near], None, None, equal), "what was measured all the same"
+    sentence, *_ = answer([far, near], "train loss<=0.1", None, equal)
     assert "32 examples came nearest, at 0.3" in sentence, "of a loss the smaller one is nearer"
 
 
@@ -108,9 +110,9 @@ def test_without_a_target_the_answer_is_the_lowest_loss_at_each_budget():
     better, worse = cadence(1, [None] * 2, losses=[3, 2, 0.1]), cadence(10, [None] * 2, losses=[3, 2.9, 2.8])
     sentences = answer([worse, better], None, None, at_equal([worse, better]))
     assert len(sentences) == 3
-    assert sentences[0].startswith("After 100 examples, updating after each example has the lowest training loss, 0.1")
+    assert sentences[1].startswith("After 100 examples, updating after each example has the lowest training loss, 0.1")
     same = answer([better, cadence(32, [None] * 2, losses=[3, 2, 0.1])], None, None, at_equal([better, better]))
-    assert "no clear winner" in same[1]
+    assert "no clear winner" in same[2]
 
 
 def test_gradient_norm_pools_the_spread_within_intervals():

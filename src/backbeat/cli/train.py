@@ -164,10 +164,22 @@ def show(done: Run) -> None:
 
 
 def in_words(cadence: Any) -> str:
-    """Returns after what the weights change: "each example", "every 32 examples", "the whole data set"."""
-    text = str(cadence)
-    words = {"1": "each example", "dataset": "the whole data set"}
-    return words.get(text, f"every {text} examples" if text.isdigit() else f"every {text}")
+    """Returns after what the weights change, as the end of a sentence.
+
+    Example:
+        >>> from backbeat import every
+        >>> in_words(every("1 repeat until correct at most 5 then 32 after 2 epochs"))
+        'each example, repeated until correct, at most 5 times, then every 32 examples after 2 epochs'
+    """
+
+    def size(size: int | str) -> str:
+        words = {"1": "each example", "dataset": "the whole data set"}
+        return words.get(str(size), f"every {size} {'of the data' if '%' in str(size) else 'examples'}")
+
+    first, *later = cadence.phases
+    repeat = cadence.repeated
+    repeated = "" if repeat is None else f", repeated until {repeat.until}, at most {repeat.at_most} times"
+    return size(first.size) + repeated + "".join(f", then {size(phase.size)} after {phase.after}" for phase in later)
 
 
 def last(column: Any) -> float:
@@ -194,7 +206,8 @@ def show_repeats(done: Run) -> None:
     change = column["rest_loss_after"] - column["rest_loss_before"]
     if np.isfinite(change).all():
         text += (
-            f"; the loss on all the rest rose in {np.mean(change > 0):.0%} of them, by {change.mean():+.3g} on average"
+            f"; meanwhile the loss on all the rest changed by {change.mean():+.3g} on average, and rose in "
+            f"{np.mean(change > 0):.0%} of them"
         )
     tell(text)
 

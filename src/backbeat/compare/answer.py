@@ -97,7 +97,7 @@ def answer(
         equal: what `at_equal` gives.
     """
     if target is None:
-        return [best_at(cadences, equal, clock) for clock in ("examples", "updates", "seconds")]
+        return at_equal_budgets(cadences, equal)
     reached = [c for c in cadences if c.reached_share == 1]
     if not reached:
         seen = [(c.final_score.median, c) for c in cadences if c.final_score]
@@ -107,7 +107,8 @@ def answer(
         value, best = sorted(seen, key=lambda pair: -pair[0] if more else pair[0])[0]
         return [
             f"No cadence reached {target} on every seed in the time given; "
-            f"updating after {named(best)} came nearest, at {value:.4g}."
+            f"updating after {named(best)} came nearest, at {value:.4g}.",
+            *at_equal_budgets(cadences, equal),
         ]
     if len(reached) > 1:
         sentences = [first_on(reached, clock) for clock in ("seconds", "examples", "updates")]
@@ -134,6 +135,11 @@ def about_fit(fit: CriticalFit) -> str:
         "The critical batch size, where examples and updates are both twice their least (B_crit of McCandlish et al. "
         f"2018), is about {fit.b_crit:,.3g} (95 % interval {fit.b_crit_low:,.3g} to {fit.b_crit_high:,.3g})."
     )
+
+
+def at_equal_budgets(cadences: Sequence[CadenceResult], equal: dict[str, Any]) -> list[str]:
+    """Returns the answer where there is no target that was reached: the lowest training loss on each clock."""
+    return [best_at(cadences, equal, clock) for clock in ("seconds", "examples", "updates")]
 
 
 def best_at(cadences: Sequence[CadenceResult], equal: dict[str, Any], clock: str) -> str:
