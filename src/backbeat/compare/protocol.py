@@ -32,7 +32,9 @@ from .tune import Tuning, default_rates, evaluation_points, growth_for, tune, tu
 
 _NOT_ASKED = ("duration", "evaluate", "learning_rate", "watch_gradient")  # a comparison decides these itself
 DEFAULT_CADENCES = (1, 32, 64, 128, 256, "dataset")
-_TUNING_SHARE, _MEASURING_SHARE = 0.45, 0.25  # of the budget; the rest is for compiling, timing and writing
+# (when a stage is to end, the least that it gets in any case), as shares of the budget: what compiling, timing and
+# wider grids took more, a later stage has less, down to its least
+_TUNING, _MEASURING = (0.6, 0.1), (0.95, 0.2)
 _MOST_SEEDS = 100
 _LONGEST_RUN = 1.0  # seconds of one measured run, unless the target needs more
 _PATIENCE = 4  # so many times as long, while a run has not met the target
@@ -87,7 +89,7 @@ def compare(
         every: the cadences, as a list or as a text with commas.
         target: for example "accuracy>=0.95"; None for none; "auto": accuracy>=0.95 for classes, none otherwise.
         seeds: runs of each cadence, from 3 to 100.
-        budget: how long the whole comparison may take, for example "60 s"; compilation can add some seconds.
+        budget: how long the whole comparison may take, for example "60 s"; compiling and wider grids can add to it.
         learning_rates: the grid to tune on, as a list or as a text with commas, or "auto" for ten rates a factor 2
             apart that widen where needed.
         loss: as in `backbeat.fit`, likewise the others.
@@ -140,7 +142,7 @@ def compare(
     }  # fmt: skip
     kept = {name: value for name, value in base.as_text().items() if name not in _NOT_ASKED}
     with journal(run, tuning_jobs[0][0], {**kept, **asked}) as (folder, note):
-        work = _Work(names, tuning_jobs[0][0].device_data(), seconds, on_progress, note)
+        work = _Work(names, tuning_jobs[0][0].device_data(), began, seconds, on_progress, note)
         timings = work.time([jobs[0] for jobs in tuning_jobs])
         tunings = work.tune(tuning_jobs, timings, rates, widen)
         results = work.measure(measuring_jobs, timings, tunings)
@@ -201,10 +203,11 @@ def _rates(given: Any, job: Job) -> tuple[list[float], bool]:
 
 @dataclass
 class _Work:
-    """The three stages of a comparison, each within its share of the budget."""
+    """The three stages of a comparison, each within its share of the budget, whose `seconds` count from `began` on."""
 
     cadences: list[str]
     data: Data
+    began: float
     seconds: float
     on_progress: Callable[[Progress], None]
     note: Note
@@ -213,6 +216,11 @@ class _Work:
         """Returns a function that passes on the share done of one cadence as a share of the stage."""
         n = len(self.cadences)
         return lambda share: self.on_progress(Progress(stage, self.cadences[number], (number + min(share, 1.0)) / n))
+
+    def share(self, end: float, least: float, number: int) -> float:
+        """Returns the seconds of a stage for a cadence: of what is left, an equal part among the cadences to come."""
+        left = self.began + end * self.seconds - time.perf_counter()
+        return max(least * self.seconds / len(self.cadences), left / (len(self.cadences) - number))
 
     def time(self, jobs: Sequence[Job]) -> list[Timing]:
         """Returns seconds per update of each cadence, measured in turn."""
@@ -225,10 +233,9 @@ class _Work:
         self, jobs: Sequence[Sequence[Job]], timings: Sequence[Timing], rates: list[float], widen: bool
     ) -> list[Tuning]:
         """Returns the tuned learning rate of each cadence."""
-        share = self.seconds * _TUNING_SHARE / len(jobs)
         result = []
         for number, (of_cadence, timing) in enumerate(zip(jobs, timings, strict=True)):
-            told = self.told("tuning", number)
+            told, share = self.told("tuning", number), self.share(*_TUNING, number)
             result.append(
                 tune(of_cadence, self.data, rates, target=of_cadence[0].stopping.target, seconds=share,
                      seconds_alone=timing.seconds_per_update.median, widen=widen, progress=told)
@@ -240,7 +247,6 @@ class _Work:
         self, jobs: Sequence[Sequence[Job]], timings: Sequence[Timing], tunings: Sequence[Tuning]
     ) -> list[CadenceResult]:
         """Returns the runs of each cadence at its tuned rate, all as long in their own seconds."""
-        share = self.seconds * _MEASURING_SHARE / len(jobs)
         needed = [
             max(u for u in tuning.best.updates_to_target if u) * timing.seconds_per_update.median
             for tuning, timing in zip(tunings, timings, strict=True)
@@ -251,7 +257,8 @@ class _Work:
         for number, (of_cadence, timing, tuning) in enumerate(zip(jobs, timings, tunings, strict=True)):
             # a cadence that was too slow in the tuning gets its chance
             longest = max(enough, _LONGEST_RUN) if None in tuning.best.updates_to_target else enough
-            runs = _measured(of_cadence, self.data, tuning, timing, longest, share, self.told("measuring", number))
+            share, told = self.share(*_MEASURING, number), self.told("measuring", number)
+            runs = _measured(of_cadence, self.data, tuning, timing, longest, share, told)
             job = of_cadence[0]
             size = job.plan.cadence.batch_sizes(job.n_train)[0]
             result.append(CadenceResult(self.cadences[number], size, job.n_train, tuning, timing, runs, _column(job)))

@@ -29,7 +29,7 @@ from ..stretch import Data, Rows, form_for, rows_for, sweep_program
 _ROWS, _INDICES = 1 << 13, 1 << 17  # a call's buffers stay small, since evaluations cut the stretches short
 _BLOCK = 512  # examples at once: what all the runs keep of them stays nearer than of a whole large batch
 _CALL_SECONDS = 0.25  # a call is not longer, as far as it is known, so that an interrupt is heard
-_TRIALS, _TRIAL_SECONDS = 3, 0.04
+_TRIALS, _TRIAL_SECONDS, _MOST_TRIAL_SECONDS = 3, 0.04, 0.5  # how often, about how long each, and together
 
 
 def n_cores() -> int:
@@ -165,7 +165,9 @@ class Together:
             start = time.perf_counter()
             in_threads(partial(self._run, rows=rows), range(len(self.parts)))
             taken.append(time.perf_counter() - start)
-        return min(taken[1:]) / n
+            if sum(taken) > _MOST_TRIAL_SECONDS:
+                break
+        return min(taken[1:] or taken) / n
 
 
 def _finite(values: dict[str, float]) -> bool:
