@@ -152,8 +152,8 @@ def test_multi_steps_is_refused_wherever_it_hides(rule: Any):
     [
         ({"optimizer": "adm"}, "optimizer='adm' is not known; did you mean 'adam'"),
         ({"optimizer": 3}, "give a name, optax.adam, or an Optax transformation"),
-        ({"optimizer": "sgd", "weight_decay": -1.0}, "must be 0 or more"),
-        ({"optimizer": "sgd", "clip": 0.0}, "must be more than 0, or None"),
+        ({"optimizer": "sgd", "weight_decay": -1.0}, "must be a number, 0 or more"),
+        ({"optimizer": "sgd", "clip": 0.0}, "must be a number, more than 0, or None"),
     ],
 )
 def test_what_is_no_rule_is_refused(given: dict, sentence: str):

@@ -150,6 +150,8 @@ def test_a_loss_that_is_not_finite_from_the_start():
     assert isinstance(end, Diverged)
     assert (end.update, end.clock.updates) == (0, 0)
     assert end.reason.startswith("diverged before the first update")
+    with pytest.raises(DivergedError, match=r"look for what is not finite in the loss, the weights to start from"):
+        least_squares(params=bad, duration="4 updates", evaluate="never")
 
 
 def test_a_repeated_batch_that_diverges_names_its_update():
@@ -204,7 +206,7 @@ def test_a_target_stops_at_the_first_evaluation_that_meets_it():
     assert run.reason == "reached accuracy>=0.5"
     assert score[-1] >= 0.5 > score[-2]
     never = digits(every=32, target="accuracy>=1", duration="1 epoch")
-    assert (never.reached, never.reason) == (False, "ran for 1 epochs")
+    assert (never.reached, never.reason) == (False, "ran for 1 epoch")
 
 
 def test_patience_stops_when_the_loss_has_not_improved_for_so_long():

@@ -122,7 +122,7 @@ SETTINGS = [
     ({"schedule": "linear over 3 s"}, "is a time; give epochs, updates or examples"),
     ({"warm_up": "3 s"}, "is a time; give epochs, updates or examples"),
     ({"optimizer": "Adam"}, "optimizer='Adam' is not known; did you mean 'adam'?"),
-    ({"loss": "mse"}, "loss='mse' is not known"),
+    ({"loss": "mse"}, "loss='mse' is not known; did you mean 'squared_error'?"),
     ({"loss": "squared_eror"}, "did you mean 'squared_error'?"),
     ({"order": "shuffled"}, "order='shuffled' is not known; did you mean 'reshuffled'?"),
     ({"short_batch": "kept"}, "short_batch='kept' is not known; did you mean 'keep'?"),
@@ -132,8 +132,10 @@ SETTINGS = [
     ({"seed": 1.5}, "seed=1.5 must be a whole number"),
     ({"block": 0}, "block=0 must be a whole number of examples, 1 or more"),
     ({"block": 2.5}, "block=2.5 must be a whole number of examples"),
-    ({"weight_decay": -1}, "weight_decay=-1 must be 0 or more"),
-    ({"clip": 0}, "clip=0 must be more than 0"),
+    ({"weight_decay": -1}, "weight_decay=-1 must be a number, 0 or more"),
+    ({"weight_decay": "little"}, "weight_decay='little' must be a number, 0 or more"),
+    ({"clip": 0}, "clip=0 must be a number, more than 0"),
+    ({"clip": "tight"}, "clip='tight' must be a number, more than 0"),
     ({"every": 9}, "every=9 but the data has 8 training examples"),
     (
         {"every": "1 repeat until correct at most 3", "schedule": "cosine over 9 updates"},
@@ -153,7 +155,8 @@ def test_settings_are_refused_before_the_first_event(bb: ModuleType, settings: d
 @pytest.mark.parametrize(
     ("data", "settings", "sentence"),
     [
-        ((X, np.zeros(10, int)), {}, "all labels are the same class; classification needs at least two"),
+        ((X, np.zeros(10, int)), {}, "all labels are the same class, 0; classification needs at least two"),
+        ((X, np.full(10, 2)), {}, "all labels are the same class, 2"),
         ((X, Y - 1), {}, "class labels run from 0 on, but -1 is among them"),
         ((X, Y / 2), {"loss": "cross_entropy"}, "needs whole numbers as labels"),
         (

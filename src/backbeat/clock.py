@@ -83,7 +83,7 @@ class Duration:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        return f"{self.amount:.15g} {self.unit}"
+        return f"{self.amount:.15g} {self.unit if self.amount != 1 else self.unit[:-1]}"
 
 
 def parse_seconds(text: str | int | float, setting: str) -> float:

@@ -202,8 +202,10 @@ def outputs_for(loss: Loss, dataset: Dataset) -> int:
                 f"{dataset.name}: class labels run from 0 on, but {found}; number them from 0, or name the one to "
                 "ignore."
             )
-        if counted.max() == 0 and loss.kind == "classification":
-            raise DataError(f"{dataset.name}: all labels are the same class; classification needs at least two.")
+        if counted.max() == counted.min() and loss.kind == "classification":
+            raise DataError(
+                f"{dataset.name}: all labels are the same class, {counted.max()}; classification needs at least two."
+            )
         return int(counted.max()) + 1
     if loss.kind == "classification" and (y.ndim < 2 or (y < 0).any()):
         raise DataError(

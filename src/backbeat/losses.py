@@ -211,6 +211,12 @@ LOSSES: dict[str, Callable[[], Loss]] = {
 }
 
 
+_ALSO_CALLED = {  # elsewhere; what is meant is suggested
+    "mse": "squared_error", "l2": "squared_error", "bce": "binary_cross_entropy", "logistic": "binary_cross_entropy",
+    "ce": "cross_entropy", "nll": "cross_entropy", "log_loss": "cross_entropy", "softmax": "cross_entropy",
+}  # fmt: skip
+
+
 def loss_for(loss: str | Loss | Callable) -> Loss:
     """Returns the loss that a user's value stands for: a name, a loss, or a function (prediction, label) -> `[batch]`.
 
@@ -228,5 +234,5 @@ def loss_for(loss: str | Loss | Callable) -> Loss:
     if callable(loss):
         return Loss(getattr(loss, "__name__", "own loss"), loss, "other")
     if loss not in LOSSES:
-        raise SettingsError(f"loss={loss!r} is not known; {nearest(loss, LOSSES)}")
+        raise SettingsError(f"loss={loss!r} is not known; {nearest(_ALSO_CALLED.get(loss, loss), LOSSES)}")
     return LOSSES[loss]()

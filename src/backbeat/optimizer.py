@@ -121,11 +121,13 @@ def optimizer_for(optimizer: Any, *, weight_decay: float = 0.0, clip: float | No
         >>> str(optimizer_for("adam", clip=1.0))
         'adam, clip 1'
     """
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        raise SettingsError(f"weight_decay={weight_decay!r} must be 0 or more.")
-    if clip is not None and not clip > 0:
-        raise SettingsError(f"clip={clip!r} must be more than 0, or None for no clipping.")
-    options = {"weight_decay": float(weight_decay), "clip": None if clip is None else float(clip)}
+    decay = _number(weight_decay)
+    if not decay >= 0:
+        raise SettingsError(f"weight_decay={weight_decay!r} must be a number, 0 or more.")
+    bound = None if clip is None else _number(clip)
+    if bound is not None and not bound > 0:
+        raise SettingsError(f"clip={clip!r} must be a number, more than 0, or None for no clipping.")
+    options = {"weight_decay": decay, "clip": bound}
     if isinstance(optimizer, Optimizer):
         return optimizer
     if isinstance(optimizer, str):
@@ -142,6 +144,15 @@ def optimizer_for(optimizer: Any, *, weight_decay: float = 0.0, clip: float | No
         f"optimizer={optimizer!r} is not known; give a name, optax.adam, or an Optax transformation; "
         f"{nearest('', OPTIMIZERS)}"
     )
+
+
+def _number(value: Any) -> float:
+    """Returns a value as a finite number, NaN where it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def global_norm(tree: Any) -> Array:

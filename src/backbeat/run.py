@@ -91,6 +91,14 @@ class Run:
         """θ, the final parameters as a vector `[N]`."""
         return theta(self.params)
 
+    @property
+    def remedy(self) -> str:
+        """What to try after a run that diverged, in words."""
+        if "before the first update" in self.reason:
+            return "look for what is not finite in the loss, the weights to start from or the data"
+        known = self.job.optimizer.tunable and self.job.schedule.function is None
+        return f"try a learning rate below {self.job.learning_rate:g}" if known else "try a smaller learning rate"
+
     def predict(self, x: Any) -> np.ndarray:
         """Returns what the network gives for new inputs `[n, ...]`.
 
@@ -216,9 +224,7 @@ def fit(
     job = resolve(model, data, Settings(**given), params)
     result = carry_out(job, None if run is None else Path(run), [] if on_event is None else [on_event])
     if result.diverged:
-        known = job.optimizer.tunable and job.schedule.function is None
-        hint = f"try a learning rate below {job.learning_rate:g}" if known else "try a smaller learning rate"
-        raise DivergedError(f"{result.reason}; {hint}. The last finite state is kept.", result)
+        raise DivergedError(f"{result.reason}; {result.remedy}. The last finite state is kept.", result)
     if result.reason == INTERRUPTED:
         raise KeyboardInterrupt
     return result

@@ -42,7 +42,8 @@ def said(*cadences, target=TARGET) -> str:
 
 def test_ranges_that_overlap_have_no_clear_winner():
     text = said(cadence(1, [40, 50, 90]), cadence(32, [60, 70, 80]))
-    assert "No clear winner on updates: updating after each example took 50 updates (40 to 90)" in text
+    assert "No clear winner on updates: updating after each example took 50 updates (40 to 90) and was first" in text
+    assert "first with 2 of 3 seeds" in text, "of one seed after the other: 40 < 60, 50 < 70, 90 > 80"
     assert "that of updating after 32 examples (70 updates)" in text
 
 

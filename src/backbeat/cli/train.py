@@ -217,7 +217,7 @@ def outcome(done: Run) -> int:
     from .console import say
 
     if done.diverged:
-        say(f"{done.reason}; the last finite state is kept. Try a learning rate below {done.job.learning_rate:g}.")
+        say(f"{done.reason}; {done.remedy}. The last finite state is kept.")
         return 3
     if done.reason == "interrupted":
         say(f"interrupted after {done.clock.updates:,} updates; what was trained is in {done.folder}.")

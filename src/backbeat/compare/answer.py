@@ -61,13 +61,19 @@ def in_all(cadence: CadenceResult) -> str:
     return listed([f"{amount(s.median, clock)} ({ranged(s, clock)})" for clock, s in spreads if s is not None])
 
 
+def n_first(cadence: CadenceResult, others: Sequence[CadenceResult], clock: str) -> int:
+    """Returns with how many seeds a cadence was first: all start from the same weights and split with one seed."""
+    least = [min(getattr(run.reached, clock) for run in runs) for runs in zip(*(c.runs for c in others), strict=True)]
+    return sum(getattr(run.reached, clock) == best for run, best in zip(cadence.runs, least, strict=True))
+
+
 def first_on(cadences: Sequence[CadenceResult], clock: str) -> str:
-    """Returns the sentence on which cadence reached the target first on one clock."""
+    """Returns the sentence on which cadence reached the target first on one clock; all of them reached it."""
     ranked: list[tuple[CadenceResult, Spread]] = []
     for cadence in cadences:
         spread = cadence.to_target(clock)
-        if spread is not None:
-            ranked.append((cadence, spread))
+        assert spread is not None
+        ranked.append((cadence, spread))
     ranked.sort(key=lambda pair: pair[1].median)
     best, spread = ranked[0]
     seen = f"{amount(spread.median, clock)} ({ranged(spread, clock)})"
@@ -75,8 +81,9 @@ def first_on(cadences: Sequence[CadenceResult], clock: str) -> str:
     if level:
         others = listed([f"after {named(c)} ({amount(s.median, clock)})" for c, s in level])
         return (
-            f"No clear winner on {clock}: updating after {named(best)} took {seen}, "
-            f"but its range overlaps with that of updating {others}."
+            f"No clear winner on {clock}: updating after {named(best)} took {seen} and was first with "
+            f"{n_first(best, cadences, clock)} of {len(best.runs)} seeds, but its range overlaps with that of updating "
+            f"{others}."
         )
     (second, behind), (most, less) = ranked[1], _WORDS[clock]
     return (
