@@ -32,6 +32,8 @@ _HOMES = {
     "train": "train",
     "fit": "run",
     "compare": "compare",
+    "BackbeatClassifier": "estimator",
+    "BackbeatRegressor": "estimator",
     "BackbeatError": "errors",
 }
 __all__ = list(_HOMES)
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from .cadence import every as every
     from .compare import compare as compare
     from .errors import BackbeatError as BackbeatError
+    from .estimator import BackbeatClassifier as BackbeatClassifier
+    from .estimator import BackbeatRegressor as BackbeatRegressor
     from .gradient import gradient as gradient
     from .gradient import per_example_gradients as per_example_gradients
     from .losses import binary_cross_entropy as binary_cross_entropy

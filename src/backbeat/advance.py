@@ -76,8 +76,9 @@ class Engine:
         update_seconds: seconds spent in updates.
     """
 
-    def __init__(self, job: Job, data: Data | None = None) -> None:
-        self.job, self.data, self.state = job, job.device_data() if data is None else data, job.initial_state()
+    def __init__(self, job: Job, data: Data | None = None, state: State | None = None) -> None:
+        self.job, self.data = job, job.device_data() if data is None else data
+        self.state = job.initial_state() if state is None else jax.tree.map(jnp.asarray, state)
         self.cursor, self.clock, self.update_seconds = Cursor(), Clock(), 0.0
         self.index = None if len(job.split.train) == len(job.dataset) else job.split.train
         self.rate = jnp.float32(job.learning_rate)

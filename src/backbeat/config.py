@@ -202,6 +202,8 @@ def outputs_for(loss: Loss, dataset: Dataset) -> int:
                 f"{dataset.name}: class labels run from 0 on, but {found}; number them from 0, or name the one to "
                 "ignore."
             )
+        if dataset.classes is not None and len(dataset.classes) > 1:  # all are known, whichever these examples hold
+            return len(dataset.classes)
         if counted.max() == counted.min() and loss.kind == "classification":
             raise DataError(
                 f"{dataset.name}: all labels are the same class, {counted.max()}; classification needs at least two."

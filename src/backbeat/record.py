@@ -129,8 +129,8 @@ def flat_params(params: Any) -> dict[str, np.ndarray]:
     return {name(path): np.ascontiguousarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
 
 
-def save_params(params: Any, path: Path) -> None:
-    """Writes parameters as a safetensors file, completely or not at all.
+def save_params(params: Any, path: Path, about: dict[str, str] | None = None) -> None:
+    """Writes parameters as a safetensors file, with some text about them, completely or not at all.
 
     Raises:
         SettingsError: a path that does not end in .safetensors, or cannot be written.
@@ -139,7 +139,7 @@ def save_params(params: Any, path: Path) -> None:
 
     if path.suffix != ".safetensors":
         raise SettingsError(f"{path} must end in .safetensors, the format in which parameters are saved.")
-    data = save(flat_params(params))
+    data = save(flat_params(params), about)
     write_whole(path, lambda file: file.write(data), mode="wb")
 
 

@@ -21,6 +21,7 @@ from .config import Job, Settings, as_columns, resolve
 from .evaluate import block_for, evaluator, scores
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .models import n_parameters
+from .update import State
 
 INTERRUPTED = "interrupted"
 SATISFIED = "every batch was satisfied for a whole epoch"
@@ -141,9 +142,9 @@ class Evaluations:
         return sums if len(sums) == 2 else (*sums, None)
 
 
-def events_of(job: Job) -> Iterator[Event]:
-    """Returns the events of a job."""
-    engine = Engine(job)
+def events_of(job: Job, state: State | None = None) -> Iterator[Event]:
+    """Returns the events of a job; it goes on from a state of parameters and optimizer where one is given."""
+    engine = Engine(job, state=state)
     evaluations = Evaluations(engine)
     compile_seconds = engine.compile() + evaluations.compile()
     about = {

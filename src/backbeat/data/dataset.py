@@ -52,7 +52,15 @@ class Dataset:
         return digest.hexdigest()
 
 
-def from_arrays(x: Any, y: Any, weight: Any = None, *, name: str = "arrays", source: str | None = None) -> Dataset:
+def from_arrays(
+    x: Any,
+    y: Any,
+    weight: Any = None,
+    *,
+    name: str = "arrays",
+    source: str | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> Dataset:
     """Returns the data set of two or three arrays.
 
     Args:
@@ -62,6 +70,7 @@ def from_arrays(x: Any, y: Any, weight: Any = None, *, name: str = "arrays", sou
         weight: `[n]`, 0 or more.
         name: what it is called in reports.
         source: see `Dataset`.
+        classes: the names of all classes where `y` holds their numbers; None where `y` holds the names, or for values.
 
     Raises:
         DataError: no examples, lengths that differ, something that is not a number or not finite, with where it is.
@@ -84,7 +93,6 @@ def from_arrays(x: Any, y: Any, weight: Any = None, *, name: str = "arrays", sou
             f"{name}: {len(x)} inputs but {len(y) if y.ndim else 'no'} labels; give one label for each input."
         )
     x = _as_float(x, f"{name}: inputs")
-    classes = None
     if y.dtype.kind in "USO":
         names, y = np.unique(y.astype(str), return_inverse=True)
         classes = tuple(str(label) for label in names)
