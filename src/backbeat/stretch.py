@@ -283,13 +283,11 @@ def _segment(work: _Work) -> Callable:
         x, y = data.x[taken], data.y[taken]
 
         def full(j: Array, carry: tuple) -> tuple:
-            weight = None if form.plain else work.weights(taken[j], first + j, places)
-            return _write(
-                form,
-                carry[1],
-                first + j,
-                work.update(carry[0], (x[j], y[j], weight), work.gamma(first + j), plain=form.plain),
-            )
+            place = 0 if form.chunk == 1 else j  # known beforehand, it needs no copy of a batch larger than the caches
+            weight = None if form.plain else work.weights(taken[place], first + j, places)
+            batch = (x[place], y[place], weight)
+            made = work.update(carry[0], batch, work.gamma(first + j), plain=form.plain)
+            return _write(form, carry[1], first + j, made)
 
         def last(_: Array, carry: tuple) -> tuple:  # fetched apart: the chunk may be full without it
             u = first + rows.full[k]
