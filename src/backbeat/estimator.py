@@ -40,16 +40,44 @@ class _Network(BaseEstimator):
 
     _loss: str
 
+    def __init__(
+        self,
+        hidden: Any = (128,),
+        activation: Any = "relu",
+        every: Any = "auto",
+        learning_rate: Any = 0.005,
+        optimizer: Any = "adam",
+        duration: Any = "50 epochs",
+        target: Any = None,
+        patience: Any = None,
+        order: Any = "reshuffled",
+        short_batch: Any = "keep",
+        schedule: Any = None,
+        warm_up: Any = None,
+        weight_decay: Any = 0.0,
+        clip: Any = None,
+        held_out: Any = 0.0,
+        evaluate: Any = "1 epoch",
+        random_state: Any = None,
+        warm_start: Any = False,
+    ) -> None:
+        self.hidden, self.activation, self.every = hidden, activation, every
+        self.learning_rate, self.optimizer, self.duration = learning_rate, optimizer, duration
+        self.target, self.patience, self.order, self.short_batch = target, patience, order, short_batch
+        self.schedule, self.warm_up, self.weight_decay, self.clip = schedule, warm_up, weight_decay, clip
+        self.held_out, self.evaluate = held_out, evaluate
+        self.random_state, self.warm_start = random_state, warm_start
+
     def _settings(self, **given: Any) -> Settings:
         """Returns the settings of a run, with the names that this estimator does not share with them left out."""
         own = {
             name: getattr(self, name) for name in self.get_params(deep=False) if name in Settings.__dataclass_fields__
         }
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))  # pyright: ignore[reportAttributeAccessIssue]  # the two classes have it
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         return Settings(**{**own, "loss": self._loss, "seed": seed, **given})
 
     def _architecture(self) -> Any:
-        return mlp(hidden=self.hidden, activation=self.activation)  # pyright: ignore[reportAttributeAccessIssue]  # likewise
+        return mlp(hidden=self.hidden, activation=self.activation)
 
     def _train(self, data: Dataset, settings: Settings, *, params: Any = None, state: State | None = None) -> Run:
         """Trains, keeps what was learned, and returns the run.
@@ -74,7 +102,7 @@ class _Network(BaseEstimator):
 
     def _fitted(self, data: Dataset) -> Any:
         """Trains anew, or on from the present weights with `warm_start`."""
-        on = self.warm_start and hasattr(self, "params_")  # pyright: ignore[reportAttributeAccessIssue]  # the two classes have it
+        on = self.warm_start and hasattr(self, "params_")
         settings = self._settings()
         if settings.every == "auto":
             n_train = len(data) - round(len(data) * settings.held_out)
@@ -200,9 +228,9 @@ class BackbeatClassifier(ClassifierMixin, _Network):
         clip: see there.
         held_out: the share that is not trained on, for `target` and `patience`; none unless given.
         evaluate: how often the training loss is measured for `loss_curve_`.
-        class_weight: "balanced", a dict from class to weight, or None.
         random_state: decides initial weights, split and order.
         warm_start: whether `fit` goes on from the weights that are there.
+        class_weight: "balanced", a dict from class to weight, or None.
 
     Attributes:
         classes_: the classes, sorted.
@@ -240,16 +268,31 @@ class BackbeatClassifier(ClassifierMixin, _Network):
         clip: Any = None,
         held_out: Any = 0.0,
         evaluate: Any = "1 epoch",
-        class_weight: Any = None,
         random_state: Any = None,
         warm_start: Any = False,
+        class_weight: Any = None,
     ) -> None:
-        self.hidden, self.activation, self.every = hidden, activation, every
-        self.learning_rate, self.optimizer, self.duration = learning_rate, optimizer, duration
-        self.target, self.patience, self.order, self.short_batch = target, patience, order, short_batch
-        self.schedule, self.warm_up, self.weight_decay, self.clip = schedule, warm_up, weight_decay, clip
-        self.held_out, self.evaluate, self.class_weight = held_out, evaluate, class_weight
-        self.random_state, self.warm_start = random_state, warm_start
+        super().__init__(
+            hidden,
+            activation,
+            every,
+            learning_rate,
+            optimizer,
+            duration,
+            target,
+            patience,
+            order,
+            short_batch,
+            schedule,
+            warm_up,
+            weight_decay,
+            clip,
+            held_out,
+            evaluate,
+            random_state,
+            warm_start,
+        )
+        self.class_weight = class_weight
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BackbeatClassifier:
         """Returns the estimator, trained on inputs `[n, features]`, classes `[n]` and weights `[n]`."""
@@ -314,34 +357,6 @@ class BackbeatRegressor(RegressorMixin, _Network):
     """
 
     _loss = "squared_error"
-
-    def __init__(
-        self,
-        hidden: Any = (128,),
-        activation: Any = "relu",
-        every: Any = "auto",
-        learning_rate: Any = 0.005,
-        optimizer: Any = "adam",
-        duration: Any = "50 epochs",
-        target: Any = None,
-        patience: Any = None,
-        order: Any = "reshuffled",
-        short_batch: Any = "keep",
-        schedule: Any = None,
-        warm_up: Any = None,
-        weight_decay: Any = 0.0,
-        clip: Any = None,
-        held_out: Any = 0.0,
-        evaluate: Any = "1 epoch",
-        random_state: Any = None,
-        warm_start: Any = False,
-    ) -> None:
-        self.hidden, self.activation, self.every = hidden, activation, every
-        self.learning_rate, self.optimizer, self.duration = learning_rate, optimizer, duration
-        self.target, self.patience, self.order, self.short_batch = target, patience, order, short_batch
-        self.schedule, self.warm_up, self.weight_decay, self.clip = schedule, warm_up, weight_decay, clip
-        self.held_out, self.evaluate = held_out, evaluate
-        self.random_state, self.warm_start = random_state, warm_start
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BackbeatRegressor:
         """Returns the estimator, trained on inputs `[n, features]`, values `[n]` or `[n, outputs]`, weights `[n]`."""
