@@ -124,6 +124,7 @@ SETTINGS = [
     ({"optimizer": "Adam"}, "optimizer='Adam' is not known; did you mean 'adam'?"),
     ({"loss": "mse"}, "loss='mse' is not known; did you mean 'squared_error'?"),
     ({"loss": "squared_eror"}, "did you mean 'squared_error'?"),
+    ({"loss": ["cross_entropy"]}, "is not known; did you mean 'cross_entropy'?"),
     ({"order": "shuffled"}, "order='shuffled' is not known; did you mean 'reshuffled'?"),
     ({"short_batch": "kept"}, "short_batch='kept' is not known; did you mean 'keep'?"),
     ({"held_out": 1}, "held_out=1 must be a share from 0 (nothing) to less than 1"),

@@ -250,6 +250,7 @@ class BackbeatClassifier(ClassifierMixin, _Network):
 
     _loss = "cross_entropy"
 
+    # all names once more: scikit-learn reads the parameters from the signature of the class itself
     def __init__(
         self,
         hidden: Any = (128,),

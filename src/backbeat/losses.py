@@ -233,6 +233,6 @@ def loss_for(loss: str | Loss | Callable) -> Loss:
         return loss
     if callable(loss):
         return Loss(getattr(loss, "__name__", "own loss"), loss, "other")
-    if loss not in LOSSES:
-        raise SettingsError(f"loss={loss!r} is not known; {nearest(_ALSO_CALLED.get(loss, loss), LOSSES)}")
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise SettingsError(f"loss={loss!r} is not known; {nearest(_ALSO_CALLED.get(str(loss), loss), LOSSES)}")
     return LOSSES[loss]()
