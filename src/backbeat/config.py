@@ -40,7 +40,7 @@ class Settings:
     patience: Any = None
     order: str = "reshuffled"
     short_batch: str = "keep"
-    held_out: float = 0.2
+    held_out: Any = 0.2
     seed: int = 0
     schedule: Any = None
     warm_up: Any = None
@@ -49,6 +49,16 @@ class Settings:
     evaluate: Any = "auto"
     block: int | None = None
     watch_gradient: bool = False
+    class_weight: Any = None
+    label: Any = None
+    inputs: Any = None
+    task: str = "auto"
+    weight: str | None = None
+    prepare: Any = "auto"
+    missing: str = "auto"
+    skip_bad: bool = False
+    resize: str | None = None
+    memory: Any = None
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> Settings:

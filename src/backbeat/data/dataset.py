@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from .held_out import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +25,22 @@ class Dataset:
         name: what it is called in reports.
         classes: the names of the classes where labels were not numbers from 0 on, else None.
         source: what `load` reads the same data from again, None for arrays.
+        parts: which examples are trained on and which held out, where the data decides it; None for a share by seed.
+        preparation: what made the inputs from what was read, and makes them of new data; None for inputs as they are.
+        task: "classification", "labels" (several labels of 0 or 1) or "regression".
+        notes: sentences on what was recognised, counted or set aside when it was read.
     """
 
-    x: np.ndarray
+    x: Any  # an array, or a `Packed` one that lies in files
     y: np.ndarray
     weight: np.ndarray | None = None
     name: str = "arrays"
     classes: tuple[str, ...] | None = None
     source: str | None = None
+    parts: Split | None = None
+    preparation: Any = None
+    task: str = "auto"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)

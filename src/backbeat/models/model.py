@@ -25,6 +25,27 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class RandomModel(Protocol):
+    """A network that draws random numbers in training (dropout); `apply` is what it gives without them.
+
+    Each example has a key of its own, made from its index in the data and the update's number, so that neither the
+    place of an example in a batch nor the way in which the batch is cut changes what is drawn for it.
+    """
+
+    def apply_random(self, params: Any, x: Array, keys: Array) -> Array:
+        """Returns the predictions of a batch `[batch, ...]` in training, with a random key for each example."""
+        ...
+
+
+def forward(model: Model, params: Any, x: Array, keys: Array | None) -> Array:
+    """Returns the predictions of a batch in training; `keys` are `[batch]`, None where nothing is random."""
+    if keys is None:
+        return model.apply(params, x)
+    assert isinstance(model, RandomModel)
+    return model.apply_random(params, x, keys)
+
+
+@runtime_checkable
 class Architecture(Protocol):
     """A network whose first and last width come from the data; `build` gives the model."""
 
