@@ -102,7 +102,7 @@ class Engine:
         """Returns the seconds that a call of `n` updates takes; its result is thrown away."""
         indices, sizes = np.zeros((1 if form.whole else n, form.batch_size), np.int32), np.full(n, form.batch_size)
         stretch = Stretch(indices, sizes.astype(np.int32), sizes, sizes[:0], Cursor())
-        rows = rows_for(form, stretch, n, self.index, np.ones(n) if form.scheduled else None)
+        rows = self._rows(form, stretch, n, np.ones(n) if form.scheduled else None)
         if self.job.plan.cadence.repeated is not None:
             rows = rows._replace(n_segments=np.int32(n))
         start = time.perf_counter()
@@ -190,7 +190,10 @@ class Engine:
         if not form.whole and len(stretch.indices) < len(stretch):
             stretch = replace(stretch, indices=np.repeat(stretch.indices, len(stretch), axis=0))
         factor = self._factors(cursor, stretch)
-        return _Ahead(form, stretch, rows_for(form, stretch, len(stretch), self.index, factor), factor)
+        return _Ahead(form, stretch, self._rows(form, stretch, len(stretch), factor), factor)
+
+    def _rows(self, form: Form, stretch: Stretch, n: int, factor: np.ndarray | None) -> Rows:
+        return rows_for(form, stretch, n, self.index, factor, seed=int(self.job.settings.seed))
 
     def _factors(self, cursor: Cursor, stretch: Stretch) -> np.ndarray | None:
         schedule, n = self.job.schedule, len(stretch)
@@ -233,10 +236,10 @@ class Engine:
         """Returns state, cursor and clock after the first `n` updates of a stretch, by the same program."""
         ahead = made.ahead
         if self.job.plan.cadence.repeated is not None:
-            rows = ahead.rows._replace(n_segments=np.int32(len(ahead.stretch)))
+            rows = ahead.rows._replace(n_segments=np.int32(len(ahead.stretch)), first=np.int32(made.clock.updates))
             state, out = self._call(ahead.form, rows, made.state, Budget(np.int32(n), np.int32(_MOST)))
             return (state, *self._counted(made, out))
-        rows = rows_for(ahead.form, ahead.stretch, n, self.index, ahead.factor)
+        rows = self._rows(ahead.form, ahead.stretch, n, ahead.factor)
         cursor = start_of(made.cursor, ahead.stretch, n, self.job.n_train)
         return self._call(ahead.form, rows, made.state)[0], cursor, self.job.plan.clock(cursor)
 
@@ -247,7 +250,7 @@ class Engine:
             if limit.unit in left:
                 left[limit.unit] = min(left[limit.unit], limit.amount - getattr(self.clock, limit.unit))
         budget = Budget(np.int32(left["updates"]), np.int32(left["examples"]))
-        rows = ahead.rows._replace(n_segments=np.int32(len(ahead.stretch)))
+        rows = ahead.rows._replace(n_segments=np.int32(len(ahead.stretch)), first=np.int32(self.clock.updates))
         made = _Made(ahead, self.state, self.cursor, self.clock, 0)
         start = time.perf_counter()
         state, out = self._call(ahead.form, rows, self.state, budget)

@@ -17,7 +17,7 @@ from jax.core import Tracer
 
 from .errors import SettingsError
 from .losses import ExampleLosses, Loss, loss_for
-from .models import Model, model_for, theta
+from .models import Model, forward, model_for, theta
 from .types import PerExample, PerExampleGradients, Scalar, Theta
 
 
@@ -64,18 +64,36 @@ def divide(total: Scalar, weight: Scalar) -> Scalar:
 
 
 def loss_and_weight(
-    model: Model, loss: Loss, params: Any, x: Array, y: Array, weight: PerExample | None
+    model: Model, loss: Loss, params: Any, x: Array, y: Array, weight: PerExample | None, keys: Array | None = None
 ) -> tuple[Array, tuple]:
     """Returns (Σ w ℓ, (Σ w, predictions)) of a batch: the function that back-propagation is applied to."""
-    prediction = model.apply(params, x)
+    prediction = forward(model, params, x, keys)
     total, count = weigh(loss(prediction, y), weight)
     return total, (count, prediction)
 
 
-def block_parts(model: Model, loss: Loss, params: Any, x: Array, y: Array, weight: PerExample | None = None) -> Parts:
-    """Returns the sums over one block, by one pass of back-propagation."""
+def block_parts(
+    model: Model,
+    loss: Loss,
+    params: Any,
+    x: Array,
+    y: Array,
+    weight: PerExample | None = None,
+    keys: Array | None = None,
+) -> Parts:
+    """Returns the sums over one block, by one pass of back-propagation.
+
+    Args:
+        model: f_θ.
+        loss: ℓ.
+        params: θ.
+        x: `[block, ...]`.
+        y: `[block, ...]`.
+        weight: `[block]`, None for 1 each.
+        keys: `[block]` random keys of a network with dropout in training; None for the network without it.
+    """
     function = jax.value_and_grad(partial(loss_and_weight, model, loss), has_aux=True)
-    (total, (count, _)), gradient = function(params, x, y, weight)
+    (total, (count, _)), gradient = function(params, x, y, weight, keys)
     return Parts(gradient, total, count)
 
 
@@ -119,6 +137,7 @@ def gradient(
     """Returns the mean gradient of a batch, its mean loss, and the sums they come from.
 
     ∇L_B = Σ w ∇ℓ / Σ w. Memory beside the batch is bounded by one block's activations and two copies of the parameters.
+    A network with dropout is taken without it.
 
     Args:
         model: a model, an architecture such as `mlp(...)`, or an (init, apply) pair.

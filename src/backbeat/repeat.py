@@ -17,9 +17,9 @@ from jax import Array, lax
 from .cadence import Repeat
 from .gradient import Parts, divide, loss_and_weight, weigh
 from .losses import Loss
-from .models import Model
+from .models import Model, RandomModel
 from .optimizer import Optimizer
-from .stretch import Data, Form, Rows
+from .stretch import Data, Form, Rows, example_keys
 from .update import State, apply_parts
 
 _REST_BLOCK = 4096
@@ -112,6 +112,11 @@ class _Work(NamedTuple):
             weight = jnp.where(inside, self.data.weight[row], 0)
         return self.data.x[row], self.data.y[row], weight, inside
 
+    def keys(self, j: Array, made: Array) -> Array | None:
+        """Returns the random keys of batch `j` after `made` updates of the stretch; None where nothing is drawn."""
+        random = isinstance(self.model, RandomModel)
+        return example_keys(self.rows.key, self.rows.first + made, self.row(j)) if random else None
+
     def rest_losses(self, params: Any) -> tuple[Array, Array]:
         """Returns (w ℓ, w) of each example that the effect is measured on, in blocks of bounded memory."""
         size = self.rest.shape[0]
@@ -161,7 +166,8 @@ def _repeat_batch(work: _Work, j: Array, state: State, out: Repeated) -> _Inner:
         return (inner.made < work.repeat.at_most) & ~inner.done & left
 
     def again(inner: _Inner) -> _Inner:
-        (total, (count, prediction)), gradient = differentiate(inner.state.params, x, y, weight)
+        keys = work.keys(j, out.updates + inner.made)
+        (total, (count, prediction)), gradient = differentiate(inner.state.params, x, y, weight, keys)
         mean = divide(total, count)
         done = satisfied(work.repeat, prediction, y, work.loss(prediction, y).total, inside, mean)
         new, _ = apply_parts(work.optimizer, inner.state, Parts(gradient, total, count), gamma, False)

@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array, lax
 
 from .losses import Loss
-from .models import Model
+from .models import Model, RandomModel
 from .optimizer import Optimizer
 from .plan import Stretch
 from .update import Seen, State, update, update_in_blocks
@@ -28,6 +28,7 @@ from .update import Seen, State, update, update_in_blocks
 _CHUNK_BYTES = 1 << 20  # gathered examples that stay within a core's cache
 _BLOCK_BYTES = 1 << 26  # activations and inputs of one block, 64 MiB
 _MAX_ROWS = 1 << 17
+_DRAWN = 0x6472617E  # keeps these keys apart from those of the initial weights
 _MAX_INDICES = 1 << 18  # 1 MiB: every call copies this much to the device, however few of them it uses
 
 
@@ -85,6 +86,9 @@ class Rows(NamedTuple):
         short: `[segments]`, 1 where a short one follows.
         n_segments: how many segments there are.
         factor: `[rows]`, on the learning rate; `[1]` where it stays.
+        first: how many updates the run made before.
+        key: `[2]` uint32, the run's own random key; with the update's number and an example's index it decides what is
+            drawn at random.
     """
 
     indices: Any
@@ -94,6 +98,8 @@ class Rows(NamedTuple):
     short: Any
     n_segments: Any
     factor: Any
+    first: Any
+    key: Any
 
 
 def form_for(
@@ -137,7 +143,13 @@ def form_for(
 
 
 def rows_for(
-    form: Form, stretch: Stretch, n: int, index: np.ndarray | None = None, factor: np.ndarray | None = None
+    form: Form,
+    stretch: Stretch,
+    n: int,
+    index: np.ndarray | None = None,
+    factor: np.ndarray | None = None,
+    *,
+    seed: int = 0,
 ) -> Rows:
     """Returns the arrays that make a program run the first `n` updates of a plan's stretch.
 
@@ -147,6 +159,7 @@ def rows_for(
         n: how many updates.
         index: `[|D|]`, where each example of the training part lies in the data; None: where its number says.
         factor: `[n]` on the learning rate, for a scheduled form.
+        seed: what decides the random numbers that a network draws in training.
     """
     assert n <= form.rows
     indices = stretch.indices if index is None else index[stretch.indices]
@@ -159,7 +172,14 @@ def rows_for(
         np.ascontiguousarray(indices, np.int32), _filled(stretch.sizes[:n], form.rows),
         _filled(start, longest), _filled(full, longest), _filled(short, longest),
         np.int32(n if form.whole or form.in_blocks else len(start)), factors,
+        np.int32(stretch.end.batches - len(stretch)), np.array([0, seed], np.uint32),
     )  # fmt: skip
+
+
+def example_keys(key: Array, update: Array, examples: Array) -> Array:
+    """Returns a random key for each example of an update: of the run, the update's number and the example's index."""
+    drawn = jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), _DRAWN)
+    return jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(drawn, update)))(examples)
 
 
 def _filled(array: np.ndarray, length: int) -> np.ndarray:
@@ -192,6 +212,11 @@ class _Work(NamedTuple):
     data: Data
     rows: Rows
     rate: Array
+    random: bool
+
+    def keys(self, row: Array, u: Array) -> Array | None:
+        """Returns the random keys of the examples `row` in row `u`; None where the network draws nothing."""
+        return example_keys(self.rows.key, self.rows.first + u, row) if self.random else None
 
     def gamma(self, u: Array) -> Array:
         """Returns the learning rate of row `u`."""
@@ -231,7 +256,7 @@ def run_stretch(
 ) -> tuple[State, Seen]:
     """Returns the state after a stretch and what each update saw, `[rows]`; pure, to be compiled or vectorised."""
     rule = (model, loss, optimizer)
-    work = _Work(form, partial(update, *rule, watch=form.watch), data, rows, rate)
+    work = _Work(form, partial(update, *rule, watch=form.watch), data, rows, rate, isinstance(model, RandomModel))
     if form.in_blocks:
         body = _blocked(work, partial(update_in_blocks, *rule, watch=form.watch))
     else:
@@ -253,7 +278,7 @@ def _blocked(work: _Work, update_blocks: Callable) -> Callable:
             weight = work.weights(row, u, where)
             if form.batch_size % form.block:  # the last block reaches over the end of the batch
                 weight = jnp.where(where < form.batch_size, 1.0 if weight is None else weight, 0)
-            return data.x[row], data.y[row], weight
+            return data.x[row], data.y[row], weight, work.keys(row, u)
 
         return _write(form, carry[1], u, update_blocks(carry[0], take, n_blocks, work.gamma(u)))
 
@@ -264,9 +289,10 @@ def _same(work: _Work) -> Callable:
     """Returns the loop body for batches that are all the whole data set, gathered once."""
     row = work.rows.indices[0]
     weight = None if work.data.weight is None else work.data.weight[row]
-    batch = (work.data.x[row], work.data.y[row], weight)
+    x, y = work.data.x[row], work.data.y[row]
 
     def body(u: Array, carry: tuple) -> tuple:
+        batch = (x, y, weight, work.keys(row, u))
         return _write(work.form, carry[1], u, work.update(carry[0], batch, work.gamma(u), plain=work.form.plain))
 
     return body
@@ -285,14 +311,14 @@ def _segment(work: _Work) -> Callable:
         def full(j: Array, carry: tuple) -> tuple:
             place = 0 if form.chunk == 1 else j  # known beforehand, it needs no copy of a batch larger than the caches
             weight = None if form.plain else work.weights(taken[place], first + j, places)
-            batch = (x[place], y[place], weight)
+            batch = (x[place], y[place], weight, work.keys(taken[place], first + j))
             made = work.update(carry[0], batch, work.gamma(first + j), plain=form.plain)
             return _write(form, carry[1], first + j, made)
 
         def last(_: Array, carry: tuple) -> tuple:  # fetched apart: the chunk may be full without it
             u = first + rows.full[k]
             row = rows.indices[u]
-            batch = (data.x[row], data.y[row], work.weights(row, u, places))
+            batch = (data.x[row], data.y[row], work.weights(row, u, places), work.keys(row, u))
             return _write(form, carry[1], u, work.update(carry[0], batch, work.gamma(u), plain=False))
 
         # not unrolled, which would be 15 % faster at M = 1: an update's bits would depend on its place among the
@@ -317,11 +343,11 @@ def sweep_program(
 ) -> Callable[[State, Data, Rows, Array], tuple[State, Seen]]:
     """Returns the compiled stretch of many runs at once, [seeds, learning rates].
 
-    States are `[seeds, rates, ...]`, `rows.indices` is `[seeds, ...]` (each seed has its own order and split) and the
-    learning rate is `[rates]`. The learning rates of one seed share its batches, so that their first layers become one
-    matrix product.
+    States are `[seeds, rates, ...]`, `rows.indices` and `rows.key` are `[seeds, ...]` (each seed has its own order,
+    split and random numbers) and the learning rate is `[rates]`. The learning rates of one seed share its batches, so
+    that their first layers become one matrix product.
     """
     shared = Rows(*(None for _ in Rows._fields))
     one = partial(run_stretch, form, model, loss, optimizer)
     over_rates = jax.vmap(one, in_axes=(0, None, shared, 0))
-    return jax.jit(jax.vmap(over_rates, in_axes=(0, None, shared._replace(indices=0), None)))
+    return jax.jit(jax.vmap(over_rates, in_axes=(0, None, shared._replace(indices=0, key=0), None)))

@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from .gradient import Parts, add_parts, block_parts, mean_of, no_parts
 from .losses import Loss
-from .models import Model
+from .models import Model, forward
 from .optimizer import Optimizer, global_norm
 
 
@@ -48,7 +48,7 @@ def apply_parts(optimizer: Optimizer, state: State, parts: Parts, rate: Array, w
     return State(params, inner), Seen(parts.loss, parts.weight, norm)
 
 
-def unweighted_parts(model: Model, loss: Loss, params: Any, x: Array, y: Array) -> Parts:
+def unweighted_parts(model: Model, loss: Loss, params: Any, x: Array, y: Array, keys: Array | None) -> Parts:
     """Returns the parts of a full batch of unit weights, with the division inside the differentiated function.
 
     It is the same mean; dividing before back-propagation rather than after saves a pass over the parameters, which a
@@ -57,7 +57,7 @@ def unweighted_parts(model: Model, loss: Loss, params: Any, x: Array, y: Array) 
     m = x.shape[0]
 
     def mean_loss(params: Any) -> Array:
-        losses = loss(model.apply(params, x), y)
+        losses = loss(forward(model, params, x, keys), y)
         assert losses.count is None
         return losses.total.mean()
 
@@ -68,22 +68,22 @@ def unweighted_parts(model: Model, loss: Loss, params: Any, x: Array, y: Array) 
 def update(
     model: Model, loss: Loss, optimizer: Optimizer, state: State, batch: tuple, rate: Array, *, plain: bool, watch: bool
 ) -> tuple[State, Seen]:
-    """Returns the state after one update on a batch `(x, y, weight)` and what was seen.
+    """Returns the state after one update on a batch `(x, y, weight, keys)` and what was seen.
 
     Args:
         model: f_θ.
         loss: ℓ.
         optimizer: the rule.
         state: before the update.
-        batch: x `[M, ...]`, y `[M, ...]` and weight `[M]` or None.
+        batch: x `[M, ...]`, y `[M, ...]`, weight `[M]` or None, and random keys `[M]` or None where nothing is random.
         rate: γ.
         plain: whether every example counts 1, so that the unweighted form can be taken.
         watch: whether to measure the gradient's norm.
     """
-    x, y, weight = batch
+    x, y, weight, keys = batch
     if not plain:
-        return apply_parts(optimizer, state, block_parts(model, loss, state.params, x, y, weight), rate, watch)
-    parts = unweighted_parts(model, loss, state.params, x, y)
+        return apply_parts(optimizer, state, block_parts(model, loss, state.params, x, y, weight, keys), rate, watch)
+    parts = unweighted_parts(model, loss, state.params, x, y, keys)
     params, inner = optimizer.apply(parts.gradient, state.optimizer, state.params, rate)
     norm = global_norm(parts.gradient) if watch else jnp.zeros(())
     return State(params, inner), Seen(parts.loss, parts.weight, norm)
@@ -99,7 +99,7 @@ def update_in_blocks(
         loss: see there.
         optimizer: see there.
         state: see there.
-        take: block number -> (x, y, weight) of that block.
+        take: block number -> (x, y, weight, keys) of that block.
         n_blocks: how many blocks the batch has.
         rate: γ.
         watch: see there.

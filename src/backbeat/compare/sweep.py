@@ -150,8 +150,12 @@ class Together:
     def planned(self, n: int) -> tuple[Rows, Cursor]:
         """Returns the next `n` updates of all seeds as a program takes them, and where the plan stands then."""
         stretches = [job.plan.stretch(self.cursor, max(1, n)) for job in self.jobs]
-        rows = [rows_for(self.form, s, n, job.split.train) for s, job in zip(stretches, self.jobs, strict=True)]
-        return rows[0]._replace(indices=np.stack([row.indices for row in rows])), stretches[0].end
+        rows = [
+            rows_for(self.form, stretch, n, job.split.train, seed=int(job.settings.seed))
+            for stretch, job in zip(stretches, self.jobs, strict=True)
+        ]
+        of_seeds = {name: np.stack([getattr(row, name) for row in rows]) for name in ("indices", "key")}
+        return rows[0]._replace(**of_seeds), stretches[0].end
 
     def _run(self, part: int, rows: Rows) -> tuple[Any, Any]:
         """Returns the state of a part of the runs after these updates, and what was seen."""
