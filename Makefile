@@ -69,9 +69,11 @@ torch: $(DEV) ## install PyTorch for the tests of its adapter, where a CPU build
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	$(if $(filter yes,$(UPGRADE)),--upgrade) pyproject.toml
+COMPILE_ONNX := $(subst pyproject.toml,--group onnx --no-deps --constraints requirements/dev.lock,$(COMPILE))
 lock: $(DEV) ## write requirements/*.lock anew from pyproject.toml
 	$(COMPILE) --group build --output-file requirements/base.lock
 	$(COMPILE) --group dev --constraints requirements/base.lock --output-file requirements/dev.lock
+	$(COMPILE_ONNX) --output-file requirements/onnx.lock
 
 clean: ## remove .venv and everything else that is made
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
@@ -89,6 +91,7 @@ $(BASE): $(MADE) requirements/base.lock pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV): $(BASE) requirements/dev.lock
+$(DEV): $(BASE) requirements/dev.lock requirements/onnx.lock
 	$(PIP) install --require-hashes --requirement requirements/dev.lock
+	$(PIP) install --require-hashes --no-deps --requirement requirements/onnx.lock
 	@touch $@

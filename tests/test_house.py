@@ -22,6 +22,8 @@ LAYERS = (
     ("models", "losses", "gradient", "optimizer", "update", "stretch", "repeat"),  # mathematics: pure JAX
     (
         "data",
+        "class_weight",
+        "trial",
         "mesh",
         "config",
         "folder",
@@ -29,7 +31,7 @@ LAYERS = (
         "checkpoint",
         "report",
     ),  # the outside; a report draws records and knows no more
-    ("evaluate", "advance", "train", "run", "measure", "compare", "verify", "advise"),  # the work
+    ("evaluate", "advance", "train", "run", "saved", "measure", "compare", "verify", "advise"),  # the work
     ("estimator", "adapters", "export", "web"),  # faces
     ("cli",),
 )

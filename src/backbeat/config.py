@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .cadence import Cadence, every
+from .class_weight import weighted_by_class
 from .clock import Duration, Durations, Patience, Stopping, Target
-from .data import Dataset, Split, load, on_device, split
+from .data import Dataset, Reading, Split, load, on_device, split
 from .errors import DataError, SettingsError, nearest
 from .gradient import checked_block
 from .losses import Loss, loss_for
@@ -22,6 +23,7 @@ from .order import Order
 from .plan import Plan
 from .schedule import Schedule, schedule_for
 from .stretch import Data
+from .trial import tried
 from .update import State
 
 _GREATEST_SEED = 2**32
@@ -78,6 +80,10 @@ class Settings:
 
 
 def _spelled(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{name}={number}" for name, number in value.items())
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
     own = type(value).__str__ is not object.__str__ and not callable(value)
     return str(value) if own or hasattr(value, "phases") else getattr(value, "__name__", type(value).__name__)
 
@@ -154,17 +160,16 @@ def resolve(model: Any, data: Any, settings: Settings, params: Any = None) -> Jo
         SettingsError: a setting that cannot be used, alone or with this data.
         DataError: data that cannot be used.
     """
-    dataset = load(data)
-    seed = settings.seed
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < _GREATEST_SEED:
-        raise SettingsError(f"seed={seed!r} must be a whole number from 0 to {_GREATEST_SEED - 1}.")
+    seed = checked_seed(settings.seed)
+    dataset = load(data, Reading.of(settings), seed)
     loss = loss_for(settings.loss if settings.loss != "auto" else recognised_loss(dataset))
     n_outputs = outputs_for(loss, dataset)
     durations = Durations.parse(settings.duration)
     cadence = every(settings.every)
     schedule, rate = _learning_rate(settings, durations)
     optimizer = optimizer_for(settings.optimizer, weight_decay=settings.weight_decay, clip=settings.clip)
-    parts = split(dataset.y, settings.held_out, seed)
+    parts = split(dataset.y, settings.held_out, seed) if dataset.parts is None else dataset.parts
+    loss = weighted_by_class(loss, settings.class_weight, dataset, parts, n_outputs)
     plan = Plan(Order(settings.order, seed, len(parts.train)), cadence, settings.short_batch)
     _check_repeat(settings, cadence, schedule, plan.n_examples)
     target = None if settings.target is None else Target.parse(settings.target)
@@ -173,7 +178,7 @@ def resolve(model: Any, data: Any, settings: Settings, params: Any = None) -> Jo
     model = parse_model(model) if isinstance(model, str) else model
     built = model_for(model, dataset.input_shape, n_outputs)
     checked_block(settings.block)
-    plain, example_floats = trial(built, loss, dataset, params, n_outputs)
+    dataset, plain, example_floats = tried(built, loss, dataset, params, n_outputs)
     _check_rule(settings, optimizer, schedule, built, params)
     return Job(
         settings, dataset, parts, built, model, loss, optimizer, rate, schedule, plan,
@@ -196,6 +201,8 @@ def with_cadence(job: Job, cadence: Cadence) -> Job:
 
 def recognised_loss(dataset: Dataset) -> str:
     """Returns the loss for labels of this kind: cross-entropy for classes, the squared error for values."""
+    if dataset.task == "labels":
+        return "binary_cross_entropy"
     return "cross_entropy" if dataset.y.dtype.kind == "i" else "squared_error"
 
 
@@ -243,6 +250,17 @@ def _learning_rate(settings: Settings, durations: Durations) -> tuple[Schedule, 
             raise SettingsError("learning_rate is a function and schedule is given too; give one of them.")
         return schedule_for(rate, settings.warm_up, durations), 1.0
     return schedule_for(settings.schedule, settings.warm_up, durations), checked_rate(rate)
+
+
+def checked_seed(seed: Any) -> int:
+    """Returns a seed as a number; refuses what is none.
+
+    Raises:
+        SettingsError: not a whole number from 0 to 2³² − 1.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < _GREATEST_SEED:
+        raise SettingsError(f"seed={seed!r} must be a whole number from 0 to {_GREATEST_SEED - 1}.")
+    return int(seed)
 
 
 def checked_rate(rate: Any, setting: str = "learning_rate") -> float:
@@ -341,45 +359,6 @@ def evaluation_interval(settings: Settings, target: Target | None, patience: Pat
     return interval
 
 
-def trial(model: Model, loss: Loss, dataset: Dataset, params: Any, n_outputs: int) -> tuple[bool, int]:
-    """Returns (every example counts exactly 1, numbers kept of one example), by tracing the loss without computing it.
-
-    Whatever does not fit between model, data and loss shows here, before anything is compiled.
-    """
-    x, y = dataset.x[:2], dataset.y[:2]
-    try:
-        shapes = jax.eval_shape(model.init, jax.random.key(0)) if params is None else jax.eval_shape(lambda: params)
-        found: dict[str, Any] = {}
-
-        def losses(params: Any, x: Any, y: Any) -> Any:
-            found["prediction"] = model.apply(params, x)
-            found["losses"] = loss(found["prediction"], y)
-            return found["losses"].total
-
-        jaxpr = jax.make_jaxpr(losses)(shapes, x, y)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        if isinstance(error, (SettingsError, DataError)):
-            raise
-        raise SettingsError(
-            f"the model cannot be applied to inputs of shape {[len(x), *x.shape[1:]]} with the loss {loss}: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    classes = found["prediction"].shape[-1:]
-    if loss.kind == "classification" and classes < (n_outputs,):
-        raise SettingsError(
-            f"the model gives {classes[0]} numbers for an example, but the labels run to {n_outputs - 1}; it needs "
-            f"{n_outputs} outputs, one for each class."
-        )
-    kept = sum(
-        math.prod(v.aval.shape)
-        for eqn in jaxpr.eqns
-        for v in eqn.outvars
-        if getattr(v.aval, "shape", ())[:1] == (len(x),)
-    )
-    plain = found["losses"].count is None and dataset.weight is None
-    return plain, max(1, (kept + x.size) // len(x))
-
-
 def as_columns(job: Job) -> dict[str, Any]:
     """Returns what is said of a job: the data, the model, the loss and the rule, as text and numbers.
 
@@ -390,6 +369,7 @@ def as_columns(job: Job) -> dict[str, Any]:
         "data": {
             "name": job.dataset.name, "n_examples": len(job.dataset), "n_train": job.n_train,
             "n_held_out": len(job.split.held_out), "input_shape": list(job.dataset.input_shape), "n_classes": classes,
+            "notes": list(job.dataset.notes),
         },
         "model": str(job.architecture) if not isinstance(job.architecture, tuple) else str(job.model),
         "loss": str(job.loss), "optimizer": str(job.optimizer), "order": job.settings.order,

@@ -69,12 +69,15 @@ class _Network(BaseEstimator):
         self.random_state, self.warm_start = random_state, warm_start
 
     def _settings(self, **given: Any) -> Settings:
-        """Returns the settings of a run, with the names that this estimator does not share with them left out."""
+        """Returns the settings of a run, with the names that this estimator does not share with them left out.
+
+        Class weights are in the examples' weights already.
+        """
         own = {
             name: getattr(self, name) for name in self.get_params(deep=False) if name in Settings.__dataclass_fields__
         }
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        return Settings(**{**own, "loss": self._loss, "seed": seed, **given})
+        return Settings(**{**own, "class_weight": None, "loss": self._loss, "seed": seed, **given})
 
     def _architecture(self) -> Any:
         return mlp(hidden=self.hidden, activation=self.activation)

@@ -54,8 +54,17 @@ class Loss:
                 )
         return losses
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was chosen beside the name, such as `{"ignore": -1}`."""
+        return getattr(self.function, "options", dict)()
+
     def __str__(self) -> str:
-        return self.name
+        return ":".join([self.name, *(f"{name}={_plainly(value)}" for name, value in self.options.items())])
+
+
+def _plainly(value: Any) -> str:
+    return ",".join(f"{each:g}" for each in (value if isinstance(value, tuple) else (value,)))
 
 
 def _same_shape(name: str, prediction: Array, label: Array) -> Array:
@@ -100,6 +109,10 @@ _SQUARED_ERROR = Loss("squared_error", _squared_error, "regression")
 class _CrossEntropy:
     ignore: int | None
     class_weight: tuple[float, ...] | None
+
+    def options(self) -> dict[str, Any]:
+        given = {"ignore": self.ignore, "class_weight": self.class_weight}
+        return {name: value for name, value in given.items() if value is not None}
 
     def __call__(self, prediction: Array, label: Array) -> ExampleLosses:
         if self.class_weight is not None and len(self.class_weight) != prediction.shape[-1]:
@@ -177,6 +190,9 @@ def cross_entropy(*, ignore: int | None = None, class_weight: Sequence[float] | 
 class _BinaryCrossEntropy:
     positive_weight: float
 
+    def options(self) -> dict[str, Any]:
+        return {} if self.positive_weight == 1 else {"positive_weight": self.positive_weight}
+
     def __call__(self, prediction: Array, label: Array) -> ExampleLosses:
         logit = _same_shape("binary_cross_entropy", prediction, label)
         label = label.astype(logit.dtype)
@@ -204,7 +220,7 @@ def binary_cross_entropy(*, positive_weight: float = 1.0) -> Loss:
     return Loss("binary_cross_entropy", _BinaryCrossEntropy(float(positive_weight)), "binary")
 
 
-LOSSES: dict[str, Callable[[], Loss]] = {
+LOSSES: dict[str, Callable[..., Loss]] = {
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "squared_error": squared_error,
@@ -220,19 +236,43 @@ _ALSO_CALLED = {  # elsewhere; what is meant is suggested
 def loss_for(loss: str | Loss | Callable) -> Loss:
     """Returns the loss that a user's value stands for: a name, a loss, or a function (prediction, label) -> `[batch]`.
 
+    A name may have options, "cross_entropy:ignore=-1", "cross_entropy:class_weight=1,4" or
+    "binary_cross_entropy:positive_weight=3"; the text of a loss, `str(loss)`, is read back equal.
+
     A function may also give a pair (total, count), both `[batch]`, where an example has several counted elements.
 
     Raises:
-        SettingsError: an unknown name, with the nearest one.
+        SettingsError: an unknown name, with the nearest one, or an unknown option.
 
     Example:
         >>> loss_for("squared_error").kind
         'regression'
+        >>> loss_for("cross_entropy:ignore=-1") == cross_entropy(ignore=-1)
+        True
     """
     if isinstance(loss, Loss):
         return loss
     if callable(loss):
         return Loss(getattr(loss, "__name__", "own loss"), loss, "other")
-    if not isinstance(loss, str) or loss not in LOSSES:
-        raise SettingsError(f"loss={loss!r} is not known; {nearest(_ALSO_CALLED.get(str(loss), loss), LOSSES)}")
-    return LOSSES[loss]()
+    name, *options = loss.split(":") if isinstance(loss, str) else [loss]
+    if not isinstance(name, str) or name not in LOSSES:
+        raise SettingsError(f"loss={loss!r} is not known; {nearest(_ALSO_CALLED.get(str(name), name), LOSSES)}")
+    return LOSSES[name](**dict(_option(str(loss), name, option) for option in options))
+
+
+def _option(loss: str, name: str, text: str) -> tuple[str, Any]:
+    """Returns an option of a loss from its text, such as ("ignore", -1)."""
+    option, _, value = text.partition("=")
+    kinds = {"ignore": int, "class_weight": lambda text: tuple(map(float, text.split(","))), "positive_weight": float}
+    known = {"cross_entropy": ("ignore", "class_weight"), "binary_cross_entropy": ("positive_weight",)}.get(name, ())
+    if option not in known:
+        raise SettingsError(
+            f"loss={loss!r}: {text!r} is not understood; options of {name}: {', '.join(known) or 'none'}."
+        )
+    try:
+        return option, kinds[option](value)
+    except ValueError:
+        raise SettingsError(
+            f"loss={loss!r}: {value!r} is no value for {option}; write for example cross_entropy:ignore=-1, "
+            "cross_entropy:class_weight=1,4 or binary_cross_entropy:positive_weight=3."
+        ) from None

@@ -162,7 +162,7 @@ def fit(
     patience: Any = None,
     order: str = "reshuffled",
     short_batch: str = "keep",
-    held_out: float = 0.2,
+    held_out: Any = 0.2,
     seed: int = 0,
     schedule: Any = None,
     warm_up: Any = None,
@@ -171,6 +171,16 @@ def fit(
     evaluate: Any = "auto",
     block: int | None = None,
     watch_gradient: bool = False,
+    class_weight: Any = None,
+    label: Any = None,
+    inputs: Any = None,
+    task: str = "auto",
+    weight: str | None = None,
+    prepare: Any = "auto",
+    missing: str = "auto",
+    skip_bad: bool = False,
+    resize: str | None = None,
+    memory: Any = None,
     params: Any = None,
     run: str | Path | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -181,12 +191,16 @@ def fit(
     however the batch is cut into blocks.
 
     Args:
-        model: `mlp(...)`, `linear()`, `cnn(...)`, their text ("mlp:128,64"), or a pair of functions
-            (init(key) -> params, apply(params, x) -> predictions).
-        data: (x, y) or (x, y, weight) arrays, the path of an .npz file, or "digits" (the default).
+        model: `mlp(...)`, `linear()`, `cnn(...)`, their text ("mlp:128,64"), "file.py:name", a PyTorch, Flax NNX,
+            Equinox or Keras model, a function that makes one, or a pair of functions (init(key) -> params,
+            apply(params, x) -> predictions).
+        data: (x, y) or (x, y, weight) arrays, a pandas or Polars frame, a data set with `__len__` and `__getitem__`,
+            the path of a CSV, TSV, Parquet, .npy, .npz or IDX file or of a folder of images or Parquet files, or the
+            name of a data set that ships with scikit-learn ("digits", the default).
         every: 1, 32, "10%", "dataset", or a cadence such as `backbeat.every(1).repeat(until="correct", at_most=5)`.
-        loss: "cross_entropy", "binary_cross_entropy", "squared_error", a function (prediction, label) -> `[batch]`, or
-            "auto": cross-entropy for whole-number or named labels, the squared error for values.
+        loss: "cross_entropy" (with a label to leave out: "cross_entropy:ignore=-1"), "binary_cross_entropy",
+            "squared_error", a function (prediction, label) -> `[batch]`, or "auto": cross-entropy for whole-number or
+            named labels, the squared error for values.
         optimizer: a name ("sgd", "momentum", "nesterov", "adam", "adamw", ...), a function from a learning rate to an
             Optax transformation, or such a transformation (which then holds its own learning rate).
         learning_rate: γ, or an Optax schedule.
@@ -195,7 +209,8 @@ def fit(
         patience: stop when the loss has not improved for this long, for example "5 epochs".
         order: "reshuffled" each epoch, "shuffled once", "as given", or "with replacement".
         short_batch: "keep", "drop" or "carry" a last batch that is not full.
-        held_out: the share of the data that is not trained on.
+        held_out: the share of the data that is not trained on (of each class alike); or the path of a file with the
+            examples to hold out; or the name of a column that says which they are.
         seed: what decides the initial weights, the split and the order.
         schedule: "constant", "linear", "cosine", or for example "cosine over 20 epochs".
         warm_up: for example "2 epochs".
@@ -205,6 +220,19 @@ def fit(
             interval such as "2 epochs" or "100 updates".
         block: the most examples to compute at once; None for what fits into bounded memory.
         watch_gradient: also measure |∇L_B| of each update; `history` has mean and deviation, a row each.
+        class_weight: "balanced", so that rare classes count as much as frequent ones, or a weight for each class.
+        label: of a table, the column or columns to predict; None for one called label, target, class or y.
+        inputs: the columns to predict from; None for all the others.
+        task: "classification", "regression", or "auto": recognised by the label, and said.
+        weight: the column of the examples' weights.
+        prepare: "auto" (of a table, numbers scaled to mean 0 and deviation 1, categories one-hot; of images, 0..1),
+            "none", or a scikit-learn transformer; fitted on the training part only.
+        missing: "auto" (an empty cell of a table counts as the mean, and is counted; NaN and infinity are refused),
+            "impute" (these too) or "refuse".
+        skip_bad: leave out and count what cannot be read, such as a damaged image, instead of refusing it.
+        resize: "28x28", the height and width that images are brought to.
+        memory: how much memory the process may take, such as "2 GB": larger data is packed into files once and read
+            from there as it is needed; None for no limit.
         params: initial parameters; None for random ones.
         run: a folder to record the run in; None for none.
         on_event: a function that is given every event.

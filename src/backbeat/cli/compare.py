@@ -9,18 +9,30 @@ from cyclopts import Parameter
 from .options import (
     AsJson,
     Block,
+    ClassWeight,
     Clip,
+    DataName,
     HeldOut,
+    Inputs,
+    Label,
     LossName,
+    Memory,
+    Missing,
     Model,
     OptimizerName,
     OrderName,
+    Prepare,
     Quiet,
+    Resize,
     RunName,
     Seed,
     SettingsFile,
     ShortBatch,
+    SkipBad,
+    Task,
+    Weight,
     WeightDecay,
+    column_and_target,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -30,12 +42,17 @@ _STAGES = {"timing": (0.0, 0.15), "tuning": (0.15, 0.45), "measuring": (0.6, 0.4
 
 
 def compare(
-    data: Annotated[str, Parameter(help="An .npz file with the arrays x and y, or digits.")] = "digits",
+    data: DataName = "digits",
     *,
     every: Annotated[str, Parameter(help="Cadences, separated by commas.")] = "1,32,64,128,256,dataset",
     target: Annotated[
-        str, Parameter(help="accuracy>=0.95, loss<=0.1, none; auto: accuracy>=0.95 for classes.")
-    ] = "auto",
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="accuracy>=0.95, loss<=0.1, none; default: accuracy>=0.95 for classes; or the column to predict, as "
+            "--label.",
+        ),
+    ] = None,
     seeds: Annotated[int, Parameter(help="Runs of each cadence, from 3 to 100.")] = 3,
     budget: Annotated[str, Parameter(help='How long it may take: "60 s", "5 min".')] = "60 s",
     lr: Annotated[
@@ -51,6 +68,16 @@ def compare(
     order: OrderName = "reshuffled",
     short_batch: ShortBatch = "keep",
     held_out: HeldOut = 0.2,
+    class_weight: ClassWeight = None,
+    label: Label = None,
+    inputs: Inputs = None,
+    task: Task = "auto",
+    weight: Weight = None,
+    prepare: Prepare = "auto",
+    missing: Missing = "auto",
+    skip_bad: SkipBad = False,
+    resize: Resize = None,
+    memory: Memory = None,
     seed: Seed = 0,
     weight_decay: WeightDecay = 0.0,
     clip: Clip = None,
@@ -69,10 +96,13 @@ def compare(
     from ..report import comparison_figure, save_figure, write_page
     from .console import bar, print_json
 
+    label, score = column_and_target(label, target)
     given: dict[str, Any] = {
-        "every": every, "target": target, "seeds": seeds, "budget": budget, "learning_rates": lr, "loss": loss,
+        "every": every, "target": score or "auto", "seeds": seeds, "budget": budget, "learning_rates": lr, "loss": loss,
         "optimizer": optimizer, "order": order, "short_batch": short_batch, "held_out": held_out, "seed": seed,
         "weight_decay": weight_decay, "clip": clip, "block": block,
+        "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
+        "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
     with bar(quiet or json) as progress:
 
@@ -97,7 +127,7 @@ def show(found: Comparison) -> None:
     from .console import results, tell
 
     record, out = found.record, results()
-    for sentence in [*record["answer"], *record["notes"]]:
+    for sentence in [*record["answer"], *record["notes"], *record["data"].get("notes", [])]:
         tell(sentence)
     out.print()
     if record["target"] is not None:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from inspect import BoundArguments
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from ..errors import SettingsError
 
-Model = Annotated[str, Parameter(help="mlp, mlp:128,64, mlp:32:tanh, linear, cnn or cnn:16,32.")]
+_DATA = Group("Data", sort_key=1)
+
+DataName = Annotated[
+    str,
+    Parameter(
+        help="A CSV, TSV, Parquet, .npy, .npz or IDX file, a folder of images by class or of Parquet files, or one of "
+        "digits, iris, wine, breast_cancer, diabetes."
+    ),
+]
+Model = Annotated[
+    str, Parameter(help="mlp, mlp:128,64, mlp:32:tanh, linear, cnn, cnn:16,32, or your own code: file.py:name.")
+]
 LossName = Annotated[
     str,
-    Parameter(name="--loss", help="cross_entropy, binary_cross_entropy or squared_error; auto: by the kind of labels."),
+    Parameter(
+        name="--loss",
+        help="cross_entropy (cross_entropy:ignore=-1 leaves a label out), binary_cross_entropy or squared_error; auto: "
+        "by the kind of labels.",
+    ),
 ]
 OptimizerName = Annotated[
     str, Parameter(name="--optimizer", help="sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad, lion or lamb.")
@@ -22,7 +38,38 @@ OrderName = Annotated[
     str, Parameter(name="--order", help='"reshuffled" each epoch, "shuffled once", "as given" or "with replacement".')
 ]
 ShortBatch = Annotated[str, Parameter(help="keep, drop or carry a last batch that is not full.")]
-HeldOut = Annotated[float, Parameter(help="Share of the data that is not trained on.")]
+HeldOut = Annotated[
+    float | str,
+    Parameter(
+        group=_DATA,
+        help="What is not trained on: a share, a file with other examples, or the column that says which.",
+    ),
+]
+ClassWeight = Annotated[
+    str | None, Parameter(group=_DATA, help='Weights of the classes: balanced, "1,4", or by name, "cat=1,dog=4".')
+]
+Label = Annotated[
+    str | None, Parameter(group=_DATA, help="Column or columns to predict; --target does too, if it names no score.")
+]
+Inputs = Annotated[str | None, Parameter(group=_DATA, help="Columns to predict from. Default: all the others.")]
+Task = Annotated[str, Parameter(group=_DATA, help="classification or regression; auto: by the label, and said.")]
+Weight = Annotated[str | None, Parameter(group=_DATA, help="Column of the examples' weights.")]
+Prepare = Annotated[
+    str, Parameter(group=_DATA, help="auto: scale numbers, one-hot categories, images to 0..1; none: as they are.")
+]
+Missing = Annotated[
+    str,
+    Parameter(
+        group=_DATA, help="Missing values: auto (empty cells of tables count as the mean), impute (NaN too), refuse."
+    ),
+]
+SkipBad = Annotated[
+    bool, Parameter(group=_DATA, negative="", help="Leave out and count what cannot be read, such as a damaged image.")
+]
+Resize = Annotated[str | None, Parameter(group=_DATA, help="Height and width that images are brought to: 28x28.")]
+Memory = Annotated[
+    str | None, Parameter(group=_DATA, help='Most memory to take, such as "2 GB": larger data is streamed from files.')
+]
 Seed = Annotated[int, Parameter(help="Decides initial weights, split and order.")]
 WeightDecay = Annotated[float, Parameter(help="Weight decay λ.")]
 Clip = Annotated[float | None, Parameter(help="Largest norm of a batch's mean gradient.")]
@@ -42,6 +89,31 @@ Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No 
 
 _OPTION = {"learning_rate": "lr", "learning_rates": "lr"}  # the others are called as their setting is
 _NOT_KEPT = ("run", "settings", "json", "quiet")
+
+
+_SCORES = re.compile(r"[<>=]|^(auto|none)$|^(train |held-out |held_out )?(accuracy|loss|r2|mse)[ 0-9]")
+
+
+def column_and_target(label: str | None, given: list[str] | str | None) -> tuple[str | None, str | None]:
+    """Returns the columns to predict and the score to reach, which `--target` may name both.
+
+    Raises:
+        SettingsError: two of the same.
+
+    Example:
+        >>> column_and_target(None, ["letter", "accuracy>=0.9"])
+        ('letter', 'accuracy>=0.9')
+    """
+    each = [given] if isinstance(given, str) else given or []
+    scores = [text for text in each if _SCORES.search(text)]
+    columns = [text for text in each if text not in scores] + ([label] if label is not None else [])
+    for what, found in (("score to reach", scores), ("column to predict", columns)):
+        if len(found) > 1:
+            raise SettingsError(
+                f"--target names more than one {what}, {found[0]!r} and {found[1]!r}; give one of them (several "
+                "columns with commas)."
+            )
+    return columns[0] if columns else None, scores[0] if scores else None
 
 
 def fill_from_settings(given: BoundArguments) -> None:

@@ -11,18 +11,30 @@ from ..errors import SettingsError
 from .options import (
     AsJson,
     Block,
+    ClassWeight,
     Clip,
+    DataName,
     HeldOut,
+    Inputs,
+    Label,
     LossName,
+    Memory,
+    Missing,
     Model,
     OptimizerName,
     OrderName,
+    Prepare,
     Quiet,
+    Resize,
     RunName,
     Seed,
     SettingsFile,
     ShortBatch,
+    SkipBad,
+    Task,
+    Weight,
     WeightDecay,
+    column_and_target,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -31,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[str, Parameter(help="An .npz file with the arrays x and y, or digits.")] = "digits",
+    data: DataName = "digits",
     *,
     every: Annotated[
         str, Parameter(help='Examples per update: 1, 32, 10%, dataset, or "32 then 128 after 10 epochs".')
@@ -46,7 +58,11 @@ def train(
         str, Parameter(name=["--for", "--duration"], help='"20 epochs", "5000 updates", "30 s", or several with "or".')
     ] = "20 epochs",
     target: Annotated[
-        str | None, Parameter(help="Stop when reached: accuracy>=0.95, loss<=0.1, train loss<=0.1.")
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Stop when reached: accuracy>=0.95, train loss<=0.1; or the column to predict, as --label.",
+        ),
     ] = None,
     patience: Annotated[str | None, Parameter(help='Stop when the loss has not improved for, say, "5 epochs".')] = None,
     schedule: Annotated[str | None, Parameter(help='constant, linear, cosine, or "cosine over 20 epochs".')] = None,
@@ -54,6 +70,16 @@ def train(
     order: OrderName = "reshuffled",
     short_batch: ShortBatch = "keep",
     held_out: HeldOut = 0.2,
+    class_weight: ClassWeight = None,
+    label: Label = None,
+    inputs: Inputs = None,
+    task: Task = "auto",
+    weight: Weight = None,
+    prepare: Prepare = "auto",
+    missing: Missing = "auto",
+    skip_bad: SkipBad = False,
+    resize: Resize = None,
+    memory: Memory = None,
     seed: Seed = 0,
     weight_decay: WeightDecay = 0.0,
     clip: Clip = None,
@@ -76,11 +102,14 @@ def train(
     from ..run import carry_out
     from .console import bar, print_json
 
+    label, score = column_and_target(label, target)
     given: dict[str, Any] = {
         "every": with_repeats(every, repeat_until, at_most), "loss": loss, "optimizer": optimizer, "learning_rate": lr,
-        "duration": duration, "target": target, "patience": patience, "order": order, "short_batch": short_batch,
+        "duration": duration, "target": score, "patience": patience, "order": order, "short_batch": short_batch,
         "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
         "clip": clip, "evaluate": evaluate, "block": block, "watch_gradient": watch_gradient,
+        "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
+        "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
     job = resolve(model, data, Settings.of(given))
     with bar(quiet or json) as progress:
@@ -151,6 +180,8 @@ def show(done: Run) -> None:
         f"{clock.updates:,} updates, {clock.examples:,} examples, {clock.epochs:.4g} epochs in "
         f"{duration(clock.seconds)}; compiling took {duration(done.compile_seconds)}"
     )
+    for note in job.dataset.notes:
+        tell(note)
     if done.set_aside:
         tell(f"{done.set_aside:,} examples were set aside with short batches that were dropped")
     for part, words in (("train", "training part"), ("held_out", "held-out part")):

@@ -11,31 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from ..cadence import Cadence
-from ..cadence import every as as_cadence
 from ..clock import Clock, Target, parse_seconds
-from ..config import Job, Settings, checked_rate, recognised_loss, resolve, with_cadence
-from ..data import load
-from ..errors import SettingsError
+from ..config import Job, Settings, checked_seed, recognised_loss, resolve, with_cadence
+from ..data import Reading, load
 from ..folder import environment, plain, write_json
-from ..losses import Loss, loss_for
+from ..losses import loss_for
 from ..measure import Timing, time_updates
 from ..models import n_parameters
 from ..record import FORMAT, recorded_columns
 from ..stretch import Data
 from .answer import answer
+from .asked import cadences_of, check_seeds, plainly, rates_of, target_of
 from .critical import CriticalFit, fit_critical
 from .journal import Note, journal
 from .result import CadenceResult, Comparison, MeasuredRun, Reached, at_equal
 from .sweep import Apart, sweep
-from .tune import Tuning, default_rates, evaluation_points, growth_for, tune, tuning_score
+from .tune import Tuning, evaluation_points, growth_for, tune, tuning_score
 
 _NOT_ASKED = ("duration", "evaluate", "learning_rate", "watch_gradient")  # a comparison decides these itself
 DEFAULT_CADENCES = (1, 32, 64, 128, 256, "dataset")
 # (when a stage is to end, the least that it gets in any case), as shares of the budget: what compiling, timing and
 # wider grids took more, a later stage has less, down to its least
 _TUNING, _MEASURING = (0.6, 0.1), (0.95, 0.2)
-_MOST_SEEDS = 100
 _LONGEST_RUN = 1.0  # seconds of one measured run, unless the target needs more
 _PATIENCE = 4  # so many times as long, while a run has not met the target
 
@@ -68,11 +65,21 @@ def compare(
     optimizer: Any = "sgd",
     order: str = "reshuffled",
     short_batch: str = "keep",
-    held_out: float = 0.2,
+    held_out: Any = 0.2,
     seed: int = 0,
     weight_decay: float = 0.0,
     clip: float | None = None,
     block: int | None = None,
+    class_weight: Any = None,
+    label: Any = None,
+    inputs: Any = None,
+    task: str = "auto",
+    weight: str | None = None,
+    prepare: Any = "auto",
+    missing: str = "auto",
+    skip_bad: bool = False,
+    resize: str | None = None,
+    memory: Any = None,
     params: Any = None,
     run: str | Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -101,6 +108,16 @@ def compare(
         weight_decay: see there.
         clip: see there.
         block: see there.
+        class_weight: see there.
+        label: see there.
+        inputs: see there.
+        task: see there.
+        weight: see there.
+        prepare: see there; fitted once, on the training part of the first seed, which is that of all seeds then.
+        missing: see there.
+        skip_bad: see there.
+        resize: see there.
+        memory: see there.
         params: see there; None for random ones by seed.
         run: a folder to record the comparison in; None for none.
         on_progress: is told how far it is.
@@ -117,23 +134,25 @@ def compare(
     """
     began = time.perf_counter()
     seconds = parse_seconds(budget, "budget")
-    _check_seeds(seeds)
-    cadences = _cadences(every)
-    dataset = load(data)
-    target = _target(target, loss_for(loss if loss != "auto" else recognised_loss(dataset)))
+    check_seeds(seeds)
+    cadences = cadences_of(every)
     base = Settings(
-        loss=loss, optimizer=optimizer, target=target, order=order, short_batch=short_batch, held_out=held_out,
-        seed=seed, weight_decay=weight_decay, clip=clip, block=block, learning_rate=0.1,
-        duration="1000000000 updates", evaluate="1 epoch",
+        loss=loss, optimizer=optimizer, order=order, short_batch=short_batch, held_out=held_out, seed=seed,
+        weight_decay=weight_decay, clip=clip, block=block, class_weight=class_weight, label=label, inputs=inputs,
+        task=task, weight=weight, prepare=prepare, missing=missing, skip_bad=skip_bad, resize=resize, memory=memory,
+        learning_rate=0.1, duration="1000000000 updates", evaluate="1 epoch",
     )  # fmt: skip
+    dataset = load(data, Reading.of(base), checked_seed(seed))
+    target = target_of(target, loss_for(loss if loss != "auto" else recognised_loss(dataset)))
+    base = replace(base, target=target)
 
     # every setting of every cadence is checked before the first is measured
     by_seed = [
         resolve(model, dataset, replace(base, every=cadences[0], seed=seed + k), params) for k in range(2 * seeds)
     ]
-    jobs = [[with_cadence(job, _plainly(cadence)) for job in by_seed] for cadence in cadences]
+    jobs = [[with_cadence(job, plainly(cadence)) for job in by_seed] for cadence in cadences]
     tuning_jobs, measuring_jobs = [of[:seeds] for of in jobs], [of[seeds:] for of in jobs]
-    rates, widen = _rates(learning_rates, tuning_jobs[0][0])
+    rates, widen = rates_of(learning_rates, tuning_jobs[0][0])
     given_rates = not (isinstance(learning_rates, str) and learning_rates == "auto")
     names = [str(cadence) for cadence in cadences]
     asked = {
@@ -152,53 +171,6 @@ def compare(
             write_json(folder / "record.json", comparison.record)
             comparison.folder = folder
     return comparison
-
-
-def _check_seeds(seeds: Any) -> None:
-    if isinstance(seeds, bool) or not hasattr(seeds, "__index__") or not 3 <= seeds <= _MOST_SEEDS:
-        raise SettingsError(
-            f"seeds={seeds!r} must be a whole number from 3 to {_MOST_SEEDS}: fewer say nothing about the spread, and "
-            "more leave each run next to no time."
-        )
-
-
-def _cadences(every: Any) -> list[Cadence]:
-    every = every.split(",") if isinstance(every, str) else every
-    values = [every] if isinstance(every, int) or hasattr(every, "phases") else list(every)
-    cadences = [as_cadence(value) for value in values]
-    if not cadences:
-        raise SettingsError("every is empty; give at least one cadence, for example every=[1, 32, 'dataset'].")
-    for cadence in cadences:
-        if cadences.count(cadence) > 1:
-            raise SettingsError(f"every names {cadence} twice; give each cadence once.")
-    return cadences
-
-
-def _plainly(cadence: Cadence) -> Cadence:
-    """Returns the cadence without the record of what repeats do to the rest: it would count as time of the update."""
-    return cadence if cadence.repeated is None else replace(cadence, repeated=replace(cadence.repeated, rest="none"))
-
-
-def _target(target: Any, loss: Loss) -> Any:
-    """Returns the target that is meant by "auto" and "none", and any other as it is."""
-    if target == "auto":
-        return "accuracy>=0.95" if loss.kind in ("classification", "binary") else None
-    return None if target == "none" else target
-
-
-def _rates(given: Any, job: Job) -> tuple[list[float], bool]:
-    """Returns the grid of learning rates, and whether it may be widened."""
-    if not job.optimizer.tunable:
-        return [1.0], False
-    if isinstance(given, str) and given == "auto":
-        return list(default_rates(job.optimizer.name)), True
-    given = given.split(",") if isinstance(given, str) else given
-    rates = sorted(
-        {checked_rate(rate, "learning_rates") for rate in ([given] if isinstance(given, (int, float)) else given)}
-    )
-    if not rates:
-        raise SettingsError('learning_rates is empty; give at least one, or "auto".')
-    return rates, False
 
 
 @dataclass

@@ -5,4 +5,5 @@ from .dataset import from_arrays as from_arrays
 from .held_out import Split as Split
 from .held_out import split as split
 from .host import on_device as on_device
+from .raw import Reading as Reading
 from .sources import load as load

