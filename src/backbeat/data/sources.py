@@ -12,9 +12,10 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset, aligned, from_arrays
+from .raw import Reading
 
 
-def load(data: Any = None) -> Dataset:
+def load(data: Any = None, reading: Reading | None = None, seed: int = 0) -> Dataset:
     """Returns the data set that a user's value stands for.
 
     Args:
