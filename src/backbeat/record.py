@@ -3,7 +3,8 @@
 settings.toml        what was asked for; `backbeat train --settings settings.toml` repeats the run
 environment.json     versions, machine, device
 events.jsonl         one line an event, written as it happens
-record.json          the whole run as a report shows it
+record.json          the whole run as a report shows it, and what `saved.load_run` needs to read the model back
+preparation.skops    what makes inputs of new data, where the data was prepared
 model.safetensors    the final parameters, named dense_0/weight, dense_0/bias, ...
 """
 
@@ -20,9 +21,12 @@ from .config import Job, as_columns
 from .errors import DataError, SettingsError
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .folder import create_folder, environment, plain, settings_text, write_json, write_whole
-from .models import n_parameters
+from .models import n_parameters, parse_model
 
 FORMAT = 1
+PARAMETERS, PREPARATION = "model.safetensors", "preparation.skops"
+OWN_FILES = ("settings.toml", "environment.json", "events.jsonl", "record.json", PARAMETERS, PREPARATION)
+BUILT_IN = ("mlp", "linear", "cnn")  # networks whose text says all of them
 _NEEDED = {
     "run": ("data", "model", "every", "finished", "history"),
     "comparison": ("data", "model", "answer", "cadences", "equal"),
@@ -88,10 +92,14 @@ class Recorder:
             folder: where; made, must be empty.
             job: what is about to be trained.
         """
+        preparation = job.dataset.preparation
+        prepared = b"" if preparation is None else preparation.to_bytes()  # what cannot be kept is refused at once
         create_folder(folder)
         settings = {"model": as_columns(job)["model"], "data": job.dataset.source, **job.settings.as_text()}
         write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings)))
         write_json(folder / "environment.json", environment())
+        if prepared:
+            write_whole(folder / PREPARATION, lambda file: file.write(prepared), mode="wb")
         return cls(folder, job)
 
     def __call__(self, event: Event) -> None:
@@ -108,7 +116,7 @@ class Recorder:
 def finish_run(run: Any) -> None:
     """Writes what is known only at the end: the record and the parameters."""
     write_json(run.folder / "record.json", run_record(run))
-    save_params(run.params, run.folder / "model.safetensors")
+    save_params(run.params, run.folder / PARAMETERS)
 
 
 def flat_params(params: Any) -> dict[str, np.ndarray]:
@@ -120,13 +128,26 @@ def flat_params(params: Any) -> dict[str, np.ndarray]:
     """
     import jax
 
+    arrays = (np.asarray(leaf, order="C") for leaf in jax.tree.leaves(params))  # ascontiguousarray would make () a (1,)
+    return dict(zip(parameter_names(params), arrays, strict=True))
+
+
+def parameter_names(params: Any) -> list[str]:
+    """Returns the names of parameters, or of their shapes, in the order of `jax.tree.leaves`.
+
+    Example:
+        >>> parameter_names({"dense_0": {"weight": 1.0, "bias": 2.0}}), parameter_names(3.0)
+        (['dense_0/bias', 'dense_0/weight'], ['theta'])
+    """
+    import jax
+
     def name(path: tuple) -> str:
         return (
             "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
             or "theta"
         )
 
-    return {name(path): np.ascontiguousarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
+    return [name(path) for path, _ in jax.tree.leaves_with_path(params)]
 
 
 def save_params(params: Any, path: Path, about: dict[str, str] | None = None) -> None:
@@ -157,7 +178,7 @@ def run_record(run: Any) -> dict[str, Any]:
         "kind": "run", "format": FORMAT, "backbeat": environment()["backbeat"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"), **recorded_columns(job),
         "n_parameters": n_parameters(run.params), "learning_rate": job.learning_rate, "every": str(job.plan.cadence),
-        "seed": job.settings.seed, "settings": job.settings.as_text(),
+        "seed": job.settings.seed, "settings": job.settings.as_text(), "saved": _as_saved(job),
         "finished": {
             "reason": run.reason, "diverged": run.diverged, "reached": run.reached, "updates": run.clock.updates,
             "examples": run.clock.examples, "epochs": run.clock.epochs, "seconds": run.clock.seconds,
@@ -165,6 +186,41 @@ def run_record(run: Any) -> dict[str, Any]:
         "compile_seconds": run.compile_seconds, "set_aside": run.set_aside, "history": dict(run.history),
         "repeats": repeats, "environment": environment(),
     })  # fmt: skip
+
+
+def _as_saved(job: Job) -> dict[str, Any]:
+    """Returns what has to be known, beside the parameters and the preparation, to use the trained model again."""
+    dataset = job.dataset
+    return {
+        "model": model_text(job.architecture), "n_outputs": job.n_outputs, "example_floats": job.example_floats,
+        "loss_kind": job.loss.kind, "input_dtype": str(dataset.x.dtype), "label_dtype": str(dataset.y.dtype), "label_shape": dataset.y.shape[1:],
+        "classes": dataset.classes, "source": dataset.source, "prepared": dataset.preparation is not None,
+    }  # fmt: skip
+
+
+def model_text(architecture: Any) -> str | None:
+    """Returns the text from which `parse_model` makes an equal network; None where there is none.
+
+    Example:
+        >>> from backbeat import cnn
+        >>> model_text(cnn((4,))), model_text((len, len))
+        ('cnn:4', None)
+    """
+    text = str(architecture)
+    try:
+        return text if text.partition(":")[0] in BUILT_IN and parse_model(text) == architecture else None
+    except SettingsError:
+        return None
+
+
+def found_folder(run: Path) -> Path:
+    """Returns the folder that a person means by RUN: a path that is there or has a slash, else a name under `runs/`.
+
+    Example:
+        >>> found_folder(Path("2026-11-23-lively-fern")).as_posix()
+        'runs/2026-11-23-lively-fern'
+    """
+    return run if run.exists() or len(run.parts) > 1 else Path("runs") / run
 
 
 def read_record(folder: Path) -> dict[str, Any]:

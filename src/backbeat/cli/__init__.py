@@ -1,4 +1,4 @@
-"""The command line: `backbeat train`, `compare`, `report`, `runs`; typed functions are the commands.
+"""The command line: `backbeat train`, `compare`, `predict` and the others; typed functions are the commands.
 
 Nothing heavy is imported for `--help`: each command imports what it needs when it runs. Exit codes: 0 done; 2 the
 input or the settings are wrong, or a target was not reached; 3 the run diverged; 130 interrupted, and saved.
@@ -34,6 +34,9 @@ app.command(
     "backbeat.cli.compare:compare", name="compare", help="Compare cadences: one example, batches, the whole data set."
 )
 app.command("backbeat.cli.train:train", name="train", help="Train one network at one cadence.")
+app.command("backbeat.cli.predict:predict", name="predict", help="Predict new data with a run's network.")
+app.command("backbeat.cli.evaluate:evaluate", name="evaluate", help="Score a run's network, class by class.")
+app.command("backbeat.cli.export:export", name="export", help="Write a run's network for other programs, checked.")
 app.command(
     "backbeat.cli.report:report", name="report", help="Write the report page of a run or comparison, and open it."
 )

@@ -84,10 +84,16 @@ SettingsFile = Annotated[
 RunName = Annotated[
     str | None, Parameter(name="--run", help="Name under runs/, or folder, to record in. Default: runs/<time>-<words>.")
 ]
+RunFolder = Annotated[Path, Parameter(help="The folder of a run, or its name under runs/.")]
+OwnModel = Annotated[
+    str | None,
+    Parameter(name="--model", help="file.py:name, for a run of a network of your own: this code is run."),
+]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress display.")]
 
 _OPTION = {"learning_rate": "lr", "learning_rates": "lr"}  # the others are called as their setting is
+_AS_OPTION = {"every": str, "target": lambda text: [text]}  # where a file keeps another type than the option has
 _NOT_KEPT = ("run", "settings", "json", "quiet")
 
 
@@ -128,7 +134,7 @@ def fill_from_settings(given: BoundArguments) -> None:
     path, here = given.arguments["settings"], given.arguments
     options = [name for name in given.signature.parameters if name not in _NOT_KEPT]
     for name, value in read_settings(path, [*options, *_OPTION]).items():
-        here.setdefault(_OPTION.get(name, name), str(value) if name == "every" else value)
+        here.setdefault(_OPTION.get(name, name), _AS_OPTION[name](value) if name in _AS_OPTION else value)
     if "data" not in here:
         raise SettingsError(
             f"{path} was recorded for arrays in memory and names no data; name the file that holds them, before "

@@ -25,10 +25,10 @@ def report(
 ) -> int:
     """Writes the report of a run or comparison from its records, and opens it."""
     from ..errors import SettingsError
-    from ..record import read_record
+    from ..record import found_folder, read_record
     from ..report import comparison_figure, run_figure, save_figure, write_page
 
-    folder = run if run.exists() or len(run.parts) > 1 else Path("runs") / run
+    folder = found_folder(run)
     record = read_record(folder)
     path = output or (folder if folder.is_dir() else folder.parent) / "report.html"
     if path.suffix in (".png", ".svg"):
