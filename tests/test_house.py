@@ -170,22 +170,22 @@ def test_modules_are_short_or_say_why_not():
     assert not long, f"cut it, or write {WHY_LONG!r} ... into its docstring: {', '.join(long)}"
 
 
-def lines_without_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    last = function.end_lineno or function.lineno
-    docstring = ast.get_docstring(function, clean=False)
-    return last - function.lineno + 1 - (0 if docstring is None else docstring.count("\n") + 1)
+def lines_of_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Returns the lines after the signature, docstring apart: a command's options are its signature, a line each."""
+    first = function.body[1] if ast.get_docstring(function) is not None and len(function.body) > 1 else function.body[0]
+    return (function.end_lineno or first.lineno) - first.lineno + 1
 
 
 def test_functions_are_short():
     sizes = {
-        f"{shown(path)}:{node.name}": lines_without_docstring(node)
+        f"{shown(path)}:{node.name}": lines_of_body(node)
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     long = {name: size for name, size in sizes.items() if size > LONGEST_FUNCTION}
     too_long = [f"{name} ({size} lines)" for name, size in long.items() if name not in LONG_FUNCTIONS]
-    assert not too_long, f"functions of more than {LONGEST_FUNCTION} lines, docstring apart: {', '.join(too_long)}"
+    assert not too_long, f"functions with a body of more than {LONGEST_FUNCTION} lines, docstring apart: {', '.join(too_long)}"
     assert long.keys() >= LONG_FUNCTIONS.keys(), "LONG_FUNCTIONS names a function that is short by now"
 
 
