@@ -215,10 +215,8 @@ def outputs_for(loss: Loss, dataset: Dataset) -> int:
             return math.prod(y.shape[1:])  # numbers such as −1 and 1: not the numbers of classes
         if counted.size == 0 or counted.min() < 0:
             found = f"{counted.min()} is among them" if counted.size else "none counts"
-            raise DataError(
-                f"{dataset.name}: class labels run from 0 on, but {found}; number them from 0, or name the one to "
-                "ignore."
-            )
+            leave = f', or leave it out with the loss "cross_entropy:ignore={counted.min()}"' if counted.size else ""
+            raise DataError(f"{dataset.name}: class labels run from 0 on, but {found}; number them from 0{leave}.")
         if dataset.classes is not None and len(dataset.classes) > 1:  # all are known, whichever these examples hold
             return len(dataset.classes)
         if counted.max() == counted.min() and loss.kind == "classification":

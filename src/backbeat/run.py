@@ -130,6 +130,21 @@ class Run:
         pieces = np.array_split(x, max(1, len(x) * self.job.example_floats >> 24))
         return np.concatenate([np.asarray(self.job.model.apply(self.params, jnp.asarray(piece))) for piece in pieces])
 
+    def trained(self) -> Any:
+        """Returns the user's own model with the trained weights in it.
+
+        A PyTorch, Flax NNX or Keras model is changed in place and returned; of an Equinox model, which cannot be
+        changed, a new one is returned. Where a function made the model, it is asked for one more.
+
+        Raises:
+            SettingsError: the model is one of backbeat's own or a pair of functions; its weights are `run.params`.
+        """
+        if not hasattr(self.job.model, "trained"):
+            raise SettingsError(
+                f"{self.job.architecture} is not an object that holds weights; the trained ones are run.params."
+            )
+        return self.job.model.trained(self.params)  # pyright: ignore[reportAttributeAccessIssue]
+
     def plot(self) -> Any:
         """Returns a matplotlib figure of the loss and the score along the run."""
         from .report import run_figure
