@@ -178,3 +178,30 @@ def test_all_ignored_moves_nothing():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(found.mean))
     assert found.loss_mean == 0
     assert found.parts.weight == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cross_entropy", "cross_entropy:ignore=-1", "cross_entropy:class_weight=1,0.5,3", "binary_cross_entropy",
+        "cross_entropy:ignore=0:class_weight=1,2", "binary_cross_entropy:positive_weight=2.5", "squared_error",
+    ],
+)  # fmt: skip
+def test_a_loss_as_text_is_read_back_equal(text: str):
+    assert str(loss_for(text)) == text
+    assert loss_for(str(loss_for(text))) == loss_for(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cross_entropy:ingore=-1", "'ingore=-1' is not understood; options of cross_entropy: ignore, class_weight"),
+        ("squared_error:ignore=1", "options of squared_error: none"),
+        ("cross_entropy:ignore=x", "'x' is no value for ignore"),
+        ("cross_entropy:ignore", "'' is no value for ignore"),
+        ("crossentropy:ignore=1", "did you mean 'cross_entropy'"),
+    ],
+)
+def test_a_wrong_option_of_a_loss_is_said(text: str, said: str):
+    with pytest.raises(SettingsError, match=said):
+        loss_for(text)
