@@ -8,8 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
 
-from ..errors import SettingsError
-
 
 @runtime_checkable
 class Model(Protocol):
@@ -78,30 +76,3 @@ class Functions:
 
     def __str__(self) -> str:
         return f"functions {getattr(self.apply_function, '__name__', 'apply')}"
-
-
-def model_for(model: Any, input_shape: tuple[int, ...], n_outputs: int) -> Model:
-    """Returns the model that a user's value stands for, once the data is known.
-
-    Args:
-        model: `mlp(...)`, `linear()`, `cnn(...)`, an (init, apply) pair, or any object with `init` and `apply`.
-        input_shape: the shape of one example.
-        n_outputs: how many numbers the network gives for one example.
-
-    Raises:
-        SettingsError: anything else.
-    """
-    if isinstance(model, Architecture):
-        return model.build(input_shape, n_outputs)
-    if isinstance(model, tuple) and len(model) == 2 and all(callable(part) for part in model):
-        return Functions(*model)
-    if isinstance(model, Model) and not isinstance(model, type):
-        try:
-            hash(model)
-        except TypeError:
-            return Functions(model.init, model.apply)
-        return model
-    raise SettingsError(
-        f"model={model!r} is not a model; give backbeat.mlp(...), linear(), cnn(...), or a pair of functions "
-        "(init(key) -> params, apply(params, x) -> predictions)."
-    )

@@ -1,4 +1,4 @@
-"""Models as text, the same on the command line and in a run's settings: `mlp:128,64`, `linear`, `cnn:16,32`."""
+"""Models as text, the same on the command line and in a run's settings: `mlp:128,64`, `cnn:16,32`, `net.py:Net`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 from ..errors import SettingsError, nearest
 from .cnn import cnn
 from .dense import ACTIVATIONS, linear, mlp
+from .own_code import OwnCode
 
-_EXAMPLE = "for example mlp, mlp:128,64, mlp:32:tanh, linear, cnn or cnn:16,32"
+_EXAMPLE = "for example mlp, mlp:128,64, mlp:32:tanh, linear, cnn, cnn:16,32 or file.py:name"
 
 
 def parse_model(text: str) -> Any:
     """Returns the network that a text names; the text form of a network, `str(mlp(...))`, is read back equal.
 
-    After the name, separated by colons: the widths; an activation; "nobias"; for a cnn "kernel5".
+    After the name, separated by colons: the widths; an activation; "nobias"; for a cnn "kernel5". Or `file.py:name`, a
+    model in a file of the user's own, which is run when the model meets the data.
 
     Raises:
         SettingsError: an unknown name or option, with the nearest one.
@@ -26,6 +28,8 @@ def parse_model(text: str) -> Any:
         >>> parse_model("linear") == linear()
         True
     """
+    if ".py:" in text:
+        return OwnCode.of(text)
     name, *options = [part.strip() for part in text.strip().lower().split(":")]
     if name not in ("mlp", "linear", "cnn"):
         raise SettingsError(f"model={text!r} is not known; {nearest(name, ['mlp', 'linear', 'cnn'])} Write {_EXAMPLE}.")

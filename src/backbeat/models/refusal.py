@@ -1,0 +1,110 @@
+"""Why a model of the user's own cannot be used, in one sentence: what other libraries raise, translated.
+
+A library's own message is kept where it is the best there is, with the line of the user's code that caused it.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_NOT_THEIRS = tuple(
+    str(Path(path).resolve())
+    for path in (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+)
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+
+
+def explain(error: BaseException, model: Any, shape: tuple[int, ...] | None = None) -> str:
+    """Returns a sentence on why a model cannot be applied: what it does, where, and what to do instead.
+
+    Args:
+        error: what came out of the model's forward pass, or of tracing it.
+        model: what `str` names in the sentence.
+        shape: the shape of the inputs `[batch, ...]`, where known.
+
+    Example:
+        >>> explain(TypeError("dot_general requires equal sizes, got (4,) and (3,)"), "PyTorch Net", (2, 4))
+        'PyTorch Net cannot be applied to inputs of shape [2, 4]: dot_general requires equal sizes, got (4,) and (3,).'
+    """
+    text, at = str(error), place_of(error)
+    where = f" ({at})" if at else ""
+    if isinstance(error, _BY_VALUE) or "Boolean value of Tensor" in text:
+        return (
+            f"{model} decides by the values in an array while it runs{where}, which a compiled program cannot: it is "
+            "traced once for all values; choose between values with torch.where or jax.numpy.where instead of if, "
+            "while, int(...) or .item()."
+        )
+    if isinstance(error, jax.errors.UnexpectedTracerError):
+        return (
+            f"{model} keeps an array of one call for a later one{where}; compute it in each call, or before training."
+        )
+    if "Expect a Tensor or a View" in text:
+        return (
+            f"{model} computes with a tensor that is neither a parameter nor a buffer of it{where}, such as one in a "
+            "list or of the file; register it with register_buffer or nn.ParameterList, or make it in forward."
+        )
+    if type(error).__name__ == "OperatorNotFound":
+        return (
+            f"{model} uses an operation that torchax cannot translate{where}: {one_line(error)}; write it another way."
+        )
+    if "[JAX RNG]" in text:
+        return (
+            f"{model} draws random numbers without a seed{where}; give the layer a keras.random.SeedGenerator as an "
+            "attribute and pass it as seed=."
+        )
+    if "requires a key" in text:
+        return f"{model} needs a random key in training but takes none{where}; give its __call__ an argument key=None."
+    on = "" if shape is None else f" to inputs of shape {list(shape)}"
+    return f"{model} cannot be applied{on}: {one_line(error)}{where}."
+
+
+_BY_VALUE = (
+    jax.errors.ConcretizationTypeError,  # if, while, int(...): TracerBoolConversionError is one of these
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an error's own words in one line, without a full stop; its kind where it says nothing.
+
+    Example:
+        >>> one_line(KeyError("width")), one_line(ValueError("no width.")), one_line(ZeroDivisionError())
+        ("KeyError: 'width'", 'no width', 'ZeroDivisionError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kind = type(error).__name__
+    if not lines:
+        return kind
+    words = lines[0].rstrip(".:")
+    return f"{kind}: {words}" if isinstance(error, (KeyError, AttributeError, NameError)) or " " not in words else words
+
+
+def place_of(error: BaseException, folder: Path | None = None) -> str:
+    """Returns the user's own line that an error came from, as "net.py, line 12"; "" where none is known.
+
+    Args:
+        error: with its traceback.
+        folder: look only at files in there; None for all but those of libraries.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}"
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        name = frame.f_code.co_filename
+        if folder is not None and not Path(name).resolve().is_relative_to(folder):
+            continue
+        if folder is not None or _is_theirs(name):
+            return f"{Path(name).name}, line {line}"
+    return ""
+
+
+def _is_theirs(filename: str) -> bool:
+    if filename.startswith("<"):
+        return filename.startswith(("<stdin>", "<ipython", "<string>"))
+    return not str(Path(filename).resolve()).startswith((*_NOT_THEIRS, _PACKAGE))
