@@ -193,8 +193,9 @@ def _as_saved(job: Job) -> dict[str, Any]:
     dataset = job.dataset
     return {
         "model": model_text(job.architecture), "n_outputs": job.n_outputs, "example_floats": job.example_floats,
-        "loss_kind": job.loss.kind, "input_dtype": str(dataset.x.dtype), "label_dtype": str(dataset.y.dtype), "label_shape": dataset.y.shape[1:],
-        "classes": dataset.classes, "source": dataset.source, "prepared": dataset.preparation is not None,
+        "loss_kind": job.loss.kind, "input_dtype": str(dataset.x.dtype), "label_dtype": str(dataset.y.dtype),
+        "label_shape": dataset.y.shape[1:], "classes": dataset.classes, "source": dataset.source,
+        "prepared": dataset.preparation is not None,
     }  # fmt: skip
 
 

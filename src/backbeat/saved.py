@@ -23,8 +23,8 @@ from .losses import Loss, loss_for
 from .models import Model, model_for, parse_model
 from .record import PARAMETERS, PREPARATION, found_folder, parameter_names, read_record
 
-_BLOCK_FLOATS = 1 << 22  # numbers kept at once on the way through the network, 16 MiB
-_MOST_ROWS = 4096
+_ROWS = 256  # are predicted at once, always: no prediction depends on what others there are
+_BLOCK_FLOATS = 1 << 24  # unless more than so many numbers would be kept on the way through the network, 64 MiB
 _PIECE_BYTES = 1 << 28  # of inputs that are read at once
 
 
@@ -95,11 +95,9 @@ class SavedRun:
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """Returns what the network gives for inputs `[n, ...]`: logits `[n, classes]` or values, in blocks of one size.
 
-        The last block is filled up, so that one program serves all and no output depends on how many examples there
-        are beside it.
+        The last block is filled up, so that one program serves all and an output is the same whatever is beside it.
         """
-        rows = min(_MOST_ROWS, max(1, _BLOCK_FLOATS // self.example_floats))
-        rows = min(rows, 1 << max(0, len(x) - 1).bit_length())
+        rows = min(_ROWS, max(1, _BLOCK_FLOATS // self.example_floats))
         pieces = []
         for start in range(0, len(x), rows):
             block = x[start : start + rows]
@@ -204,7 +202,7 @@ def load_run(folder: str | Path, model: Any = None, loss: Any = None) -> SavedRu
     about = record["saved"]
     shape = tuple(record["data"]["input_shape"])
     built = model_for(_architecture(folder, record, model), shape, about["n_outputs"])
-    params = _parameters(folder / PARAMETERS, built, jax.ShapeDtypeStruct((1, *shape), about["input_dtype"]))
+    params = read_parameters(folder / PARAMETERS, built)
     notes = []
     if record["finished"]["diverged"]:
         notes.append(f"{folder} diverged ({record['finished']['reason']}); these are its last finite weights.")
@@ -228,7 +226,7 @@ def _record(folder: Path) -> dict[str, Any]:
     record = read_record(folder)
     if record["kind"] == "comparison":
         raise DataError(
-            f"{folder} is a comparison, which keeps no weights; train the cadence that you choose with `backbeat train`."
+            f"{folder} is a comparison, which keeps no weights; train at the cadence that you choose: backbeat train."
         )
     if not isinstance(record.get("saved"), dict):
         raise DataError(f"{folder} was recorded by a version that did not keep what predicting needs; train it anew.")
@@ -236,25 +234,34 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _architecture(folder: Path, record: dict[str, Any], model: Any) -> Any:
-    text = record["saved"].get("model")
+    """Returns the network of the text that a run recorded, or the one that was given.
+
+    A text is taken from the folder for a built-in network only: one that names a file would run code unasked.
+    """
     if model is not None:
         return parse_model(model) if isinstance(model, str) else model
-    if text is None:
-        own = record["model"]
-        if ".py:" in own:
-            raise SettingsError(
-                f"{folder} was trained with the code in {own}, which is not run only because a folder names it; say "
-                f"--model {own} once more if you trust it."
-            )
+    text = record["saved"].get("model")
+    if isinstance(text, str) and ".py" not in text:
+        return parse_model(text)
+    own = str(record["model"])
+    if ".py:" in own:
         raise SettingsError(
-            f"{folder} was trained with a network of your own ({own}); give it once more, as --model file.py:name or in "
-            "Python as load_run(folder, model=...)."
+            f"{folder} was trained with the code in {own}, which is not run only because a folder names it; add "
+            f"--model {own} if you trust it."
         )
-    return parse_model(text)
+    raise SettingsError(
+        f"{folder} was trained with a network of your own ({own}); give it once more, as --model file.py:name, or in "
+        "Python as load_run(folder, model=...)."
+    )
 
 
-def _parameters(path: Path, model: Model, example: Any) -> Any:
-    """Returns the parameters of a file in the structure that the model's own have."""
+def read_parameters(path: Path, model: Model) -> Any:
+    """Returns the parameters of a safetensors file in the structure that the model's own have.
+
+    Raises:
+        DataError: the file is not there or is damaged.
+        SettingsError: it holds parameters of other names or shapes than the model's.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -276,9 +283,7 @@ def _parameters(path: Path, model: Model, example: Any) -> Any:
                 f"{path} does not fit the network {model}: {name} has the shape {list(arrays[name].shape)} in the file "
                 f"and {list(leaf.shape)} in the network."
             )
-    params = jax.tree.unflatten(jax.tree.structure(shapes), [arrays[name] for name in names])
-    jax.eval_shape(model.apply, params, example)
-    return params
+    return jax.tree.unflatten(jax.tree.structure(shapes), [arrays[name] for name in names])
 
 
 def _loss(record: dict[str, Any], given: Any) -> Loss | None:
