@@ -17,11 +17,12 @@ import numpy as np
 
 from .clock import Clock, Duration
 from .config import Job
+from .data import foreseen
 from .events import StretchDone
 from .models import n_parameters
 from .plan import Cursor, Stretch, start_of, whole_updates
 from .repeat import Budget, Repeated, repeat_program
-from .stretch import Data, Form, Rows, form_for, program, rows_for
+from .stretch import Data, Form, Rows, fetches, form_for, program, rows_for
 from .update import State
 
 STRETCH_SECONDS = 0.25
@@ -86,6 +87,7 @@ class Engine:
         self._forms = {size: self._form(size) for size in job.plan.cadence.batch_sizes(job.n_train)}
         self._speed: dict[int, float] = {}  # measured seconds per update, by batch size
         self._ahead: _Ahead | None = None
+        self._reading: Data | None = None
         self._made: _Made | None = None  # the newest stretch: its last update may turn out to have been the bad one
 
     def compile(self) -> float:
@@ -212,7 +214,8 @@ class Engine:
     def _call(self, form: Form, rows: Rows, state: State, budget: Budget = _ENDLESS) -> tuple[State, Any]:
         job = self.job
         if job.plan.cadence.repeated is None:
-            return program(form, job.model, job.loss, job.optimizer)(state, self.data, rows, self.rate)
+            self._reading = foreseen(self.data, fetches(form, rows))  # held while the program runs
+            return program(form, job.model, job.loss, job.optimizer)(state, self._reading, rows, self.rate)
         run = repeat_program(form, job.plan.cadence.repeated, job.model, job.loss, job.optimizer)
         rows = rows._replace(start=np.zeros(1, np.int32), full=np.zeros(1, np.int32), short=np.zeros(1, np.int32))
         return run(state, self.data, rows, self.rate, self.rest, budget)

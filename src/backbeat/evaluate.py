@@ -6,7 +6,7 @@ mean of (f(x) − y)² over examples and outputs; `r2`, 1 − Σ(f(x) − y)² /
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -111,6 +111,15 @@ def sweep_evaluator(model: Model, loss: Loss, block: int) -> Callable[[Any, Data
         return tuple(jax.vmap(jax.vmap(one, (0, None, None)), (0, None, 0))(params, data, part) for part in indices)
 
     return jax.jit(parts)
+
+
+def fetches(block: int, parts: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the examples that an evaluation of parts, `[..., n]` indices each, fetches: see `stretch.fetches`."""
+    for part in parts:
+        size = min(block, max(1, part.shape[-1]))
+        for start in range(0, part.shape[-1], size):
+            beyond = [part[..., -1:]] * max(0, start + size - part.shape[-1])
+            yield np.concatenate([part[..., start : start + size], *beyond], axis=-1)
 
 
 def block_for(example_floats: int) -> int:

@@ -9,7 +9,7 @@ A short batch takes the weighted form of the update, every full one the unweight
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -174,6 +174,31 @@ def rows_for(
         np.int32(n if form.whole or form.in_blocks else len(start)), factors,
         np.int32(stretch.end.batches - len(stretch)), np.array([0, seed], np.uint32),
     )  # fmt: skip
+
+
+def fetches(form: Form, rows: Rows) -> Iterator[np.ndarray]:
+    """Yields the examples that a program fetches, in its order, so that they can be read ahead.
+
+    It says what the loops below do; where it did not, a run would be slower and no number different.
+
+    Args:
+        form: the program's form.
+        rows: what it is called with; several runs at once have their own indices `[runs, ...]`.
+    """
+    n = int(rows.n_segments)
+    if form.in_blocks:
+        for u in range(n):
+            row = rows.indices[..., 0 if form.whole else u, :]
+            for start in range(0, form.batch_size, form.block):
+                beyond = [row[..., -1:]] * max(0, start + form.block - form.batch_size)
+                yield np.concatenate([row[..., start : start + form.block], *beyond], axis=-1)
+    elif form.whole:
+        yield rows.indices[..., 0, :]
+    else:
+        for start, full, short in zip(rows.start[:n], rows.full[:n], rows.short[:n], strict=True):
+            yield rows.indices[..., start : start + form.chunk, :]
+            if short:
+                yield rows.indices[..., start + full, :]
 
 
 def example_keys(key: Array, update: Array, examples: Array) -> Array:

@@ -18,7 +18,8 @@ import numpy as np
 from .advance import Engine, NotFinite
 from .clock import Clock, Duration
 from .config import Job, Settings, as_columns, resolve
-from .evaluate import block_for, evaluator, scores
+from .data import foreseen, reading_errors
+from .evaluate import block_for, evaluator, fetches, scores
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .models import n_parameters
 from .update import State
@@ -88,7 +89,8 @@ class Evaluations:
         self.job, self.engine, self.interval = job, engine, job.evaluate
         self.spent, self._newest = 0.0, 0.0  # seconds of all evaluations, and of the newest one
         self._parts = tuple(jnp.asarray(part) for part in job.split)
-        self._run = evaluator(job.model, job.loss, block_for(job.example_floats))
+        self._block = block_for(job.example_floats)
+        self._run = evaluator(job.model, job.loss, self._block)
         self._labels = [job.dataset.y[part] for part in job.split]
         self.last: Clock | None = None
         self._before = 0.0  # seconds of the updates before the newest evaluation
@@ -138,28 +140,32 @@ class Evaluations:
 
     def _sums(self, *, skip: bool = False) -> Any:
         parts = self._parts if len(self._parts[1]) else self._parts[:1]
-        sums = jax.device_get(self._run(self.engine.state.params, self.engine.data, parts, np.bool_(skip)))
+        data = foreseen(self.engine.data, () if skip else fetches(self._block, self.job.split))
+        sums = jax.device_get(self._run(self.engine.state.params, data, parts, np.bool_(skip)))
         return sums if len(sums) == 2 else (*sums, None)
 
 
 def events_of(job: Job, state: State | None = None) -> Iterator[Event]:
     """Returns the events of a job; it goes on from a state of parameters and optimizer where one is given."""
-    engine = Engine(job, state=state)
-    evaluations = Evaluations(engine)
-    compile_seconds = engine.compile() + evaluations.compile()
-    about = {
-        **as_columns(job),
-        "settings": job.settings.as_text(),
-        "every": str(job.plan.cadence),
-        "seed": job.settings.seed,
-    }
-    about["learning_rate"], about["schedule"] = job.learning_rate, str(job.schedule)
-    yield Started(about, n_parameters(engine.state.params), job.plan.cadence.batch_sizes(job.n_train), compile_seconds)
-    watch = Stopwatch()
-    try:
-        yield from _loop(job, engine, evaluations, watch)
-    except KeyboardInterrupt:  # what was trained so far is not lost
-        yield Finished(_at(engine.clock, watch), INTERRUPTED, None, engine.state)
+    with reading_errors():
+        engine = Engine(job, state=state)
+        evaluations = Evaluations(engine)
+        compile_seconds = engine.compile() + evaluations.compile()
+        about = {
+            **as_columns(job),
+            "settings": job.settings.as_text(),
+            "every": str(job.plan.cadence),
+            "seed": job.settings.seed,
+        }
+        about["learning_rate"], about["schedule"] = job.learning_rate, str(job.schedule)
+        yield Started(
+            about, n_parameters(engine.state.params), job.plan.cadence.batch_sizes(job.n_train), compile_seconds
+        )
+        watch = Stopwatch()
+        try:
+            yield from _loop(job, engine, evaluations, watch)
+        except KeyboardInterrupt:  # what was trained so far is not lost
+            yield Finished(_at(engine.clock, watch), INTERRUPTED, None, engine.state)
 
 
 def _loop(job: Job, engine: Engine, evaluations: Evaluations, watch: Stopwatch) -> Iterator[Event]:

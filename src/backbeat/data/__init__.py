@@ -4,6 +4,8 @@ from .dataset import Dataset as Dataset
 from .dataset import from_arrays as from_arrays
 from .held_out import Split as Split
 from .held_out import split as split
+from .host import foreseen as foreseen
 from .host import on_device as on_device
+from .host import reading_errors as reading_errors
 from .raw import Reading as Reading
 from .sources import load as load

@@ -57,10 +57,17 @@ class _Ring:
     def __init__(self, array: Any, requests: Iterable[np.ndarray], n_bytes: int) -> None:
         self.array, self.n_bytes = array, n_bytes
         self.changed = threading.Condition()
-        self.pending = deque(requests)
+        self.requests = iter(requests)
+        self.next: np.ndarray | None = None
+        self._go_on()
         self.reads: deque[_Read] = deque()  # in the order of the requests: done, then one in work
         self.free: list[np.ndarray] = []
         self.held, self.closed = 0, False
+
+    def _go_on(self) -> None:
+        """Takes the next request."""
+        where = next(self.requests, None)
+        self.next = None if where is None else np.ascontiguousarray(where).reshape(-1)
 
     def fill(self) -> None:
         """Reads one request after another, as long as there is room."""
@@ -76,15 +83,16 @@ class _Ring:
     def _next(self) -> _Read | None:
         """Returns the next request with a buffer, as soon as there is room; None where nothing is left to read."""
         with self.changed:
-            while self.pending and not self.closed:
-                shape = (len(self.pending[0]), *self.array.shape[1:])
+            while self.next is not None and not self.closed:
+                shape = (len(self.next), *self.array.shape[1:])
                 n_bytes = math.prod(shape) * self.array.dtype.itemsize
                 if self.reads and self.held + n_bytes > self.n_bytes:
                     self.changed.wait()
                     continue
                 self.held += n_bytes
-                read = _Read(self.pending.popleft(), self._buffer(shape))
+                read = _Read(self.next, self._buffer(shape))
                 self.reads.append(read)
+                self._go_on()
                 return read
         return None
 
@@ -102,8 +110,8 @@ class _Ring:
         with self.changed:
             read = next((read for read in self.reads if np.array_equal(read.where, where)), None)
             if read is None:
-                if self.pending and np.array_equal(self.pending[0], where):
-                    self.pending.popleft()  # the thread has not come to it yet, and goes on with what is after it
+                if self.next is not None and np.array_equal(self.next, where):
+                    self._go_on()  # the thread has not come to it yet, and goes on with what is after it
                 return False
             while not (read.done or self.closed):
                 self.changed.wait()

@@ -1,8 +1,8 @@
 """The cache folder: one folder for each packed data set, named by its content, there whole or not at all.
 
 An entry is written into a neighbour whose name begins with a dot, and renamed when it is complete; its manifest holds
-the size and checksum of every file. What an interrupted packing left behind is removed by the next one. Entries are never
-removed by themselves: delete a folder, or all of them, at any time; what is needed again is packed again.
+the size and checksum of every file. What an interrupted packing left behind is removed by the next one. Entries stay
+until they are deleted: a folder or all of them, at any time; what is needed again is packed again.
 """
 
 from __future__ import annotations

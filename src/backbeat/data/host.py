@@ -98,6 +98,14 @@ def _fetch(context: Any, out: Any, key: Any, where: Any) -> None:
         raise
 
 
+def foreseen(data: Any, requests: Iterable[np.ndarray]) -> Any:
+    """Returns a `stretch.Data` for one run of a program that will fetch these examples in this order.
+
+    It must be held until the run is over; see `HostRows.foreseen`. Inputs on the device need nothing and stay.
+    """
+    return data._replace(x=data.x.foreseen(requests)) if isinstance(data.x, HostRows) else data
+
+
 @contextmanager
 def reading_errors() -> Iterator[None]:
     """Makes the sentence of a failed read of what XLA makes of it, an exception of its own with a long text."""
