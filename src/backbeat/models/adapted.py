@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from ..errors import BackbeatError, SettingsError
 from .refusal import explain
@@ -175,18 +176,23 @@ def _differs_in_training(model: Adapted) -> bool:
     for dtype in (jnp.float32, jnp.int32):
         x = jax.ShapeDtypeStruct((1, *model.source.input_shape), dtype)
         try:
-            trained = jax.make_jaxpr(model._predictions)(model.start.weights, x, jax.random.key(0))
-            evaluated = jax.make_jaxpr(lambda params, x, _: model.apply(params, x))(
-                model.start.weights, x, jax.random.key(0)
-            )
+            return _program(model, x, training=True) != _program(model, x, training=False)
         except SettingsError as error:
             if error.__cause__ is None:  # refused by us, whatever the inputs are
                 raise
             first = first or error
-        else:
-            return str(trained) != str(evaluated)
     assert first is not None
     raise first
+
+
+def _program(model: Adapted, x: Any, *, training: bool) -> str:
+    """Returns what a mode computes, as text, without what its predictions do not depend on."""
+
+    def predictions(params: Weights, x: Array, key: Array) -> Array:
+        return model._predictions(params, x, key if training else None)
+
+    jaxpr = jax.make_jaxpr(predictions)(model.start.weights, x, jax.random.key(0)).jaxpr
+    return str(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def digest(arrays: Iterable[tuple[str, Any]], *words: Any) -> str:

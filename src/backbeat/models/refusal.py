@@ -71,6 +71,45 @@ _BY_VALUE = (
 )
 
 
+def changes(model: Any, what: str) -> str:
+    """Returns the sentence for a model that writes to what it keeps: a compiled update would lose it.
+
+    Example:
+        >>> changes("PyTorch Net", "mean").partition(";")[0]
+        'PyTorch Net changes mean while it runs, which no update would keep'
+    """
+    return (
+        f"{model} changes {what} while it runs, which no update would keep; what is carried from batch to batch cannot "
+        "be trained exactly: return it, make it anew in each call, or put its layer into evaluation mode."
+    )
+
+
+def draws(model: Any, only_if: str) -> str:
+    """Returns the sentence for a model that is random in evaluation mode too.
+
+    Example:
+        >>> draws("PyTorch Net", "if self.training").rpartition("; ")[2]
+        'draw them only if self.training.'
+    """
+    return (
+        f"{model} draws random numbers in evaluation mode too, so its predictions would have no one value; draw them "
+        f"only {only_if}."
+    )
+
+
+def mixes(model: Any, layer: str, frozen: str, instead: str) -> str:
+    """Returns the sentence for batch normalisation: why it is refused, how to freeze it, and what to use instead.
+
+    Example:
+        >>> mixes("PyTorch Net", "1 (BatchNorm1d)", "call .eval() on it", "nn.GroupNorm").rpartition("; ")[2]
+        'call .eval() on it to keep the statistics that it has, or use nn.GroupNorm instead.'
+    """
+    return (
+        f"{model}: {layer} normalises by the statistics of the batch, so an example's loss depends on the others in "
+        f"its batch; {frozen} to keep the statistics that it has, or use {instead} instead."
+    )
+
+
 def one_line(error: BaseException) -> str:
     """Returns an error's own words in one line, without a full stop; its kind where it says nothing.
 

@@ -18,13 +18,10 @@ from jax import Array
 
 from ..errors import SettingsError
 from .adapted import Adapted, Parts, Read, Weights, adapted, digest, plain_attributes
+from .refusal import changes, draws, mixes
 from .source import Source, needed
 
 _WHILE_TRACING = threading.RLock()  # torchax switches a mode on that all threads share
-
-_FROZEN = (
-    "call .eval() on these layers to keep the statistics that they have, or use nn.GroupNorm or nn.LayerNorm instead."
-)
 
 
 def torch_model(source: Source) -> Adapted:
@@ -43,58 +40,48 @@ def torch_model(source: Source) -> Adapted:
     module = source.first
     name = source.name or f"PyTorch {type(module).__name__}"
     _refuse(torch, module, name)
-    fixed = {
-        n: _as_array(torch, t, f"{name}: {n}") for n, t in _tensors(torch, module).items() if not _trains(torch, t)
-    }
+    kept = {n: tensor for n, tensor in _tensors(torch, module).items() if not _trains(torch, tensor)}
+    fixed = {n: jnp.asarray(_as_array(torch, tensor, f"{name}: {n}")) for n, tensor in kept.items()}
     training = _hollow(torch, module)
     modes = {True: training, False: copy.deepcopy(training).eval()}
+    no_key = jax.random.key(0)  # what evaluation must not use up
 
     def run(params: Weights, x: Array, key: Array | None) -> Any:
         # torchax promotes as PyTorch does, by JAX's standard rules
         with _WHILE_TRACING, jax.numpy_dtype_promotion("standard"):
-            return _call(torch, environment, copy.deepcopy(modes[key is not None]), {**fixed, **params}, x, key, name)
+            out, drawn = _call(
+                torch, environment, copy.deepcopy(modes[key is not None]), {**fixed, **params}, x,
+                no_key if key is None else key, name,
+            )  # fmt: skip
+        if drawn and key is None:
+            raise SettingsError(draws(name, "if self.training"))
+        return out
 
     mode = tuple((path, type(layer).__qualname__, plain_attributes(layer)) for path, layer in module.named_modules())
     return adapted(source, Parts(name, lambda one: _read(torch, one), run, lambda one, p: _write(torch, one, p), mode))
 
 
-def _call(torch: Any, environment: Any, module: Any, arrays: Weights, x: Array, key: Array | None, name: str) -> Any:
-    """Returns what the module gives for these tensors, and refuses one that changes them or draws where it must not."""
+def _call(torch: Any, environment: Any, module: Any, arrays: Weights, x: Array, key: Array, name: str) -> tuple:
+    """Returns what a module gives with these tensors and whether it drew from the key."""
     given = environment.j2t_iso(arrays)
     found: dict[str, Any] = {}
     module.register_forward_hook(lambda module, *_: found.update(_tensors(torch, module)))
-    first_key = jax.random.key(0) if key is None else key
-    with environment, environment.override_property(prng=first_key):
+    with environment, environment.override_property(prng=key):
         out = torch.func.functional_call(module, given, (environment.j2t_iso(x),))
-        drawn = environment.prng_key is not first_key
-    changed = [n for n, t in given.items() if found[n] is not t or t.jax() is not arrays[n]]
+        drawn = environment.prng_key is not key
+    changed = [n for n, t in given.items() if found.get(n) is not t or t.jax() is not arrays[n]]
     if changed:
-        raise SettingsError(
-            f"{name} changes {changed[0]} while it runs, which no update would keep; what is carried from batch to "
-            "batch cannot be trained exactly: return it, make it anew in each call, or switch its layer to .eval()."
-        )
-    if drawn and key is None:
-        raise SettingsError(
-            f"{name} draws random numbers in evaluation mode too, so its predictions would have no one value; draw "
-            "them only if self.training."
-        )
-    return environment.t2j_iso(out)
+        raise SettingsError(changes(name, changed[0]))
+    return environment.t2j_iso(out), drawn
 
 
 def _refuse(torch: Any, module: Any, name: str) -> None:
     """Refuses what cannot be trained, or not exactly."""
     for path, layer in module.named_modules():
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-            if layer.running_mean is None:
-                raise SettingsError(
-                    f"{name}: {path or 'it'} ({type(layer).__name__}) normalises by the statistics of the batch, so an "
-                    "example's loss depends on the others; use nn.GroupNorm or nn.LayerNorm instead."
-                )
-            if layer.training:
-                raise SettingsError(
-                    f"{name}: {path or 'it'} ({type(layer).__name__}) is in training mode, where an example's loss "
-                    f"depends on the others of its batch and running statistics would not be updated; {_FROZEN}"
-                )
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
+            frozen = "call .eval() on it" if layer.running_mean is not None else "let it track_running_stats"
+            what = f"{path or 'it'} ({type(layer).__name__})"
+            raise SettingsError(mixes(name, what, frozen, "nn.GroupNorm or nn.LayerNorm"))
     for path, tensor in _tensors(torch, module).items():
         if torch.nn.parameter.is_lazy(tensor):
             raise SettingsError(f"{name}: the shape of {path} is not known yet; call the module once on a batch first.")

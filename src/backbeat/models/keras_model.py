@@ -1,0 +1,112 @@
+"""Keras 3 models on the JAX backend, through `stateless_call`; Keras's own `fit` and its optimizers are not used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..errors import SettingsError
+from .adapted import Adapted, Parts, Read, Weights, adapted, digest, plain_attributes
+from .refusal import changes, draws, mixes
+from .source import Source, needed
+
+_LOSSES = (
+    "adds losses of its own (a regulariser, add_loss), which backbeat would leave out; remove them, and give "
+    "weight_decay= instead where that is meant."
+)
+
+
+def keras_model(source: Source) -> Adapted:
+    """Returns the model of a Keras 3 model or layer; its weights are named by position, "0/kernel", "1/bias", ...
+
+    It is built for the data's inputs if it was not. What is not trainable stays as it is. Training calls it with
+    `training=True`, with its random numbers from the example's own key; evaluation with `training=False`.
+
+    Raises:
+        SettingsError: another backend than JAX, losses of its own, statistics that change in training, as those of
+            batch normalisation do.
+    """
+    keras = needed("keras", "a Keras model")
+    if keras.backend.backend() != "jax":
+        raise SettingsError(
+            f"Keras runs on {keras.backend.backend()}, but backbeat needs JAX; set KERAS_BACKEND=jax in the "
+            "environment before keras is imported."
+        )
+    model = _built(source, source.first)
+    name = source.name or f"Keras {type(model).__name__}"
+    names = _names(model)
+    seeds = [variable.name == "seed_generator_state" for variable in model.non_trainable_variables]
+    fixed = [jnp.array(variable.value) for variable in model.non_trainable_variables]
+    if model.losses:
+        raise SettingsError(f"{name} {_LOSSES}")
+
+    def run(params: Weights, x: Array, key: Array | None) -> Any:
+        weights = [params[one] for one in names]
+        rest = fixed
+        if key is not None:
+            rest = [_seed(key, k) if seeds[k] else value for k, value in enumerate(fixed)]
+        with jax.numpy_dtype_promotion("standard"):  # by which Keras's own operations promote
+            out, after, losses = model.stateless_call(weights, rest, x, training=key is not None, return_losses=True)
+        if losses:
+            raise SettingsError(f"{name} {_LOSSES}")
+        for k, variable in enumerate(model.non_trainable_variables):
+            if after[k] is not rest[k]:
+                _refuse_change(keras, model, name, variable, random=seeds[k], training=key is not None)
+        return out
+
+    mode = tuple((type(layer).__qualname__, plain_attributes(layer)) for layer in _layers(model))
+    return adapted(
+        source,
+        Parts(name, lambda one: _read(_built(source, one)), run, lambda one, p: _write(_built(source, one), p), mode),
+    )
+
+
+def _built(source: Source, model: Any) -> Any:
+    if not model.built:
+        model.build((None, *source.input_shape))
+    return model
+
+
+def _names(model: Any) -> list[str]:
+    """Returns the names of the weights: Keras's own count up from model to model of one process."""
+    return [f"{k}/{variable.name}" for k, variable in enumerate(model.trainable_variables)]
+
+
+def _layers(model: Any) -> list[Any]:
+    """Returns a model and all the layers inside it."""
+    return list(model._flatten_layers())
+
+
+def _seed(key: Array, place: int) -> Array:
+    """Returns the state of a random generator that starts from an example's key."""
+    return jax.random.key_data(jax.random.fold_in(key, place)).reshape(-1)[-2:]
+
+
+def _refuse_change(keras: Any, model: Any, name: str, changed: Any, *, random: bool, training: bool) -> None:
+    """Refuses a model for a variable that it changed, unless it is the state of a random generator in training."""
+    if random and training:
+        return
+    if random:
+        raise SettingsError(draws(name, "if training"))
+    norms = [layer for layer in _layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        if any(changed is variable for variable in layer.non_trainable_variables):
+            frozen, instead = "set its trainable=False", "keras.layers.GroupNormalization or LayerNormalization"
+            raise SettingsError(mixes(name, f"{layer.name} (BatchNormalization)", frozen, instead))
+    raise SettingsError(changes(name, changed.path))
+
+
+def _read(model: Any) -> Read:
+    weights = [jnp.array(variable.value) for variable in model.trainable_variables]
+    rest = [v for v in model.non_trainable_variables if v.name != "seed_generator_state"]
+    return Read(dict(zip(_names(model), weights, strict=True)), digest((v.name, np.asarray(v.value)) for v in rest))
+
+
+def _write(model: Any, params: Weights) -> Any:
+    for name, variable in zip(_names(model), model.trainable_variables, strict=True):
+        variable.assign(jnp.asarray(params[name]))
+    return model
