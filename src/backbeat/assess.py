@@ -122,14 +122,16 @@ def part_of(dataset: Dataset, where: np.ndarray) -> Dataset:
 
 def with_labels(saved: SavedRun, data: Any) -> Dataset:
     """Returns new data with labels, prepared as the run's own was."""
-    parts = list(saved.pieces(data, labels=True))
-    x = np.concatenate([saved.inputs(raw) for raw in parts])
-    y = np.concatenate([labels(saved, raw) for raw in parts])
-    weight = None
-    if all(raw.weight is not None for raw in parts):
-        weight = np.concatenate([raw.weight for raw in parts]).astype(np.float32)
-    notes = tuple(dict.fromkeys(note for raw in parts for note in raw.notes))
-    return Dataset(x, y, weight, parts[0].name, saved.classes, notes=notes)
+    from .data import open_source
+
+    raw = open_source(data, saved.reading).read()
+    if raw.y is None:
+        raise DataError(f"{raw.name} has no labels to compare with; add them, or use predict.")
+    if not len(raw):
+        raise DataError(f"{raw.name}: there are no examples in it; give at least one.")
+    x, y = saved.inputs(raw), labels(saved, raw)
+    weight = None if raw.weight is None else np.asarray(raw.weight, np.float32)
+    return Dataset(x, y, weight, raw.name, saved.classes, notes=raw.notes)
 
 
 def labels(saved: SavedRun, raw: Any) -> np.ndarray:

@@ -180,10 +180,8 @@ def as_stablehlo(saved: SavedRun) -> bytes:
     """Returns the network with its weights as a JAX program for any batch size, on CPU, CUDA and TPU."""
     from jax import export as jax_export
 
-    (batch,) = jax_export.symbolic_shape("batch")
-    shape = jax.ShapeDtypeStruct((batch, *saved.input_shape), np.dtype(saved.input_dtype))
     with _one_sentence("stablehlo"):
-        return bytes(jax_export.export(jax.jit(_network(saved)), platforms=PLATFORMS)(shape).serialize())
+        return bytes(jax_export.export(jax.jit(_network(saved)), platforms=PLATFORMS)(_any_batch(saved)).serialize())
 
 
 def as_onnx(saved: SavedRun) -> bytes:
@@ -195,11 +193,9 @@ def as_onnx(saved: SavedRun) -> bytes:
     import json
 
     onnx, jax2onnx, _ = _onnx_libraries()
-    shape = jax.ShapeDtypeStruct((2, *saved.input_shape), np.dtype(saved.input_dtype))
-    jax.eval_shape(_network(saved), shape)
     with _one_sentence("onnx"), _quiet():
         graph = jax2onnx.to_onnx(
-            _network(saved), [("batch", *saved.input_shape)] if saved.input_dtype == "float32" else [shape],
+            _network(saved), [_any_batch(saved)],
             model_name="backbeat", opset=_OPSET, input_names=["inputs"], output_names=["outputs"],
         )  # fmt: skip
     mend_pooling(graph)
@@ -210,6 +206,13 @@ def as_onnx(saved: SavedRun) -> bytes:
 
 def _network(saved: SavedRun) -> Callable[[Any], Any]:
     return lambda x: saved.model.apply(saved.params, x)
+
+
+def _any_batch(saved: SavedRun) -> jax.ShapeDtypeStruct:
+    from jax import export as jax_export
+
+    (batch,) = jax_export.symbolic_shape("batch")
+    return jax.ShapeDtypeStruct((batch, *saved.input_shape), np.dtype(saved.input_dtype))
 
 
 def _runner(saved: SavedRun, to: str, path: Path) -> Callable[[np.ndarray], np.ndarray]:

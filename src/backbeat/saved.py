@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .config import Settings
@@ -26,6 +27,15 @@ from .record import PARAMETERS, PREPARATION, found_folder, parameter_names, read
 _ROWS = 256  # are predicted at once, always: no prediction depends on what others there are
 _BLOCK_FLOATS = 1 << 24  # unless more than so many numbers would be kept on the way through the network, 64 MiB
 _PIECE_BYTES = 1 << 28  # of inputs that are read at once
+_NEEDED = {
+    "data": {"name": str, "input_shape": list, "n_held_out": int, "sha256": str},
+    "saved": {
+        "n_outputs": int, "example_floats": int, "loss_kind": str, "input_dtype": str, "label_dtype": str,
+        "label_shape": list, "classes": (list, type(None)), "source": (str, type(None)), "prepared": bool,
+    },
+    "finished": {"diverged": bool},
+    "settings": {},
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,28 +154,16 @@ class SavedRun:
         Raises:
             DataError: data that cannot be read, or is of another form than what the run was trained on.
         """
-        return np.concatenate(
-            [self.named(self.decided(self.outputs(self.inputs(raw)))) for raw in self.pieces(data, labels=False)]
-        )
+        return np.concatenate([self.named(self.decided(self.outputs(self.inputs(raw)))) for raw in self.pieces(data)])
 
-    def pieces(self, data: Any, *, labels: bool) -> Iterator[Any]:
-        """Yields new data as it is read, in pieces of bounded memory.
-
-        Args:
-            data: whatever `backbeat.fit` takes.
-            labels: whether labels are needed.
-
-        Raises:
-            DataError: data that cannot be read, or holds no examples.
-        """
+    def pieces(self, data: Any) -> Iterator[Any]:
+        """Yields new data as it is read, in pieces of bounded memory; see `predict`."""
         from .data import open_source
 
         source = open_source(data, self.reading)
         n = 0
         for raw in source.pieces(_PIECE_BYTES):
             n += len(raw)
-            if labels and raw.y is None:
-                raise DataError(f"{raw.name} has no labels to compare with; use predict, or add them.")
             if len(raw):
                 yield raw
         if not n:
@@ -230,6 +228,10 @@ def _record(folder: Path) -> dict[str, Any]:
         )
     if not isinstance(record.get("saved"), dict):
         raise DataError(f"{folder} was recorded by a version that did not keep what predicting needs; train it anew.")
+    for part, kinds in _NEEDED.items():
+        for name, kind in kinds.items():
+            if not isinstance(record.get(part), dict) or not isinstance(record[part].get(name), kind):
+                raise DataError(f"{folder}/record.json is damaged ({part} has no proper {name!r}); train the run anew.")
     return record
 
 
@@ -283,7 +285,7 @@ def read_parameters(path: Path, model: Model) -> Any:
                 f"{path} does not fit the network {model}: {name} has the shape {list(arrays[name].shape)} in the file "
                 f"and {list(leaf.shape)} in the network."
             )
-    return jax.tree.unflatten(jax.tree.structure(shapes), [arrays[name] for name in names])
+    return jax.tree.unflatten(jax.tree.structure(shapes), [jnp.asarray(arrays[name]) for name in names])
 
 
 def _loss(record: dict[str, Any], given: Any) -> Loss | None:
@@ -298,11 +300,11 @@ def _loss(record: dict[str, Any], given: Any) -> Loss | None:
 def _preparation(folder: Path, about: dict[str, Any]) -> Any:
     if not about["prepared"]:
         return None
-    from .data.prepare import Preparation
-
     path = folder / PREPARATION
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); the run has to be trained anew.") from None
+    from .data.prepare import Preparation
+
     return Preparation.from_bytes(data)

@@ -88,7 +88,7 @@ def predicted(saved: SavedRun, data: Any, proba: bool, tell: Any) -> tuple[dict[
     import numpy as np
 
     outputs, names, notes = [], [], []
-    for raw in saved.pieces(data, labels=False):
+    for raw in saved.pieces(data):
         outputs.append(saved.outputs(saved.inputs(raw)))
         names += [str(name) for name in getattr(raw, "names", None) or ()]
         notes += raw.notes
