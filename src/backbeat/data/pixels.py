@@ -57,7 +57,9 @@ def parse_size(text: Any) -> tuple[int, int]:
 
 
 def look_at(image: Any) -> Look:
-    """Returns what an open image of Pillow is, without decoding it."""
+    """Returns what an open image of Pillow is, without decoding it; floats, which are no tones, are a ValueError."""
+    if image.mode.startswith("F"):
+        raise ValueError("its pixels are floats; save it with 8 bits, or give arrays")
     grey = image.mode in _GREY_MODES
     if image.mode == "P":
         palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
@@ -69,12 +71,12 @@ def pixels_of(image: Any, *, grey: bool, size: tuple[int, int] | None = None) ->
     """Returns the pixels of an image of Pillow, turned as its EXIF data says and laid over white where transparent.
 
     Args:
-        image: of any mode but floats.
+        image: of any mode that `look_at` takes.
         grey: whether `[height, width]` is due; else `[height, width, 3]`.
         size: height and width to resize to, bilinear with antialiasing; None to leave them.
 
     Raises:
-        ValueError: numbers of more than 16 bits, or floats.
+        ValueError: numbers of more than 16 bits.
 
     Example:
         >>> from PIL import Image
@@ -84,8 +86,6 @@ def pixels_of(image: Any, *, grey: bool, size: tuple[int, int] | None = None) ->
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("its pixels are floats; save it with 8 bits, or give arrays")
     if image.mode.startswith("I"):
         deep = np.asarray(image)
         if deep.size and (deep.min() < 0 or deep.max() > 65535):
@@ -170,7 +170,8 @@ def with_files(work: Callable[[Any, int], None], paths: list[Path], chosen: Iter
     def several(indices: list[int]) -> None:
         for i in indices:
             try:
-                with Image.open(paths[i]) as image:
+                # Not by its path: Pillow 13 then maps an uncompressed TIFF by its turned size, which garbles it.
+                with paths[i].open("rb") as file, Image.open(file) as image:
                     work(image, i)
             except DataError:
                 raise
