@@ -87,7 +87,7 @@ class Engine:
         self._forms = {size: self._form(size) for size in job.plan.cadence.batch_sizes(job.n_train)}
         self._speed: dict[int, float] = {}  # measured seconds per update, by batch size
         self._ahead: _Ahead | None = None
-        self._reading: Data | None = None
+        self._reading: Any = None
         self._made: _Made | None = None  # the newest stretch: its last update may turn out to have been the bad one
 
     def compile(self) -> float:

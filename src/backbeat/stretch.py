@@ -340,8 +340,9 @@ def _segment(work: _Work) -> Callable:
             made = work.update(carry[0], batch, work.gamma(first + j), plain=form.plain)
             return _write(form, carry[1], first + j, made)
 
-        def last(_: Array, carry: tuple) -> tuple:  # fetched apart: the chunk may be full without it
-            u = first + rows.full[k]
+        def last(again: Array, carry: tuple) -> tuple:  # fetched apart: the chunk may be full without it
+            # the barrier: else XLA would fetch it before this loop, in every segment, whether it runs or not
+            u = lax.optimization_barrier((first + rows.full[k], again))[0]
             row = rows.indices[u]
             batch = (data.x[row], data.y[row], work.weights(row, u, places), work.keys(row, u))
             return _write(form, carry[1], u, work.update(carry[0], batch, work.gamma(u), plain=False))
