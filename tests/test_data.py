@@ -61,7 +61,7 @@ WITH_NAN[2, 1] = np.nan
         ((X.astype(float) * 1e300, Y), "not finite numbers"),
         ((X, [0.5, np.inf, 1, 2]), r"labels hold 1 values that are not finite numbers, the first at \[1\]"),
         ((X, [2**31, 0, 1, 2]), "labels run from 0 to 2147483648"),
-        ((X, Y, np.ones(3)), r"the weights have the shape \[3\] for 4 examples"),
+        ((X, Y, np.ones(3)), "4 inputs but 3 weights"),
         ((X, Y, [-1, 1, 1, 1]), "weights must be 0 or more"),
         ((X, Y, np.zeros(4)), "more than 0 for at least one example"),
         ((X, Y, [1, np.nan, 1, 1]), "weights hold 1 values that are not finite"),
@@ -97,7 +97,7 @@ def test_arrays_that_are_read_or_cast_need_no_copy_for_jax(tmp_path: Path):
 
 
 def broken_file(kind: str, folder: Path) -> Path:
-    path = folder / ("data.csv" if kind == "another kind" else "data.npz")
+    path = folder / ("data.xlsx" if kind == "another kind" else "data.npz")
     good = folder / "good.npz"
     np.savez(good, x=np.zeros((500, 30), np.float32), y=np.zeros(500, int))
     content = good.read_bytes()
@@ -115,6 +115,8 @@ def broken_file(kind: str, folder: Path) -> Path:
         with zipfile.ZipFile(path, "w") as archive, zipfile.ZipFile(good) as source:
             archive.writestr("x.npy", source.read("x.npy") + b"more")
             archive.writestr("y.npy", source.read("y.npy"))
+    elif kind == "another kind":
+        path.write_bytes(b"PK")
     elif kind == "one array alone":
         with path.open("wb") as file:
             np.save(file, X)
@@ -125,7 +127,7 @@ def broken_file(kind: str, folder: Path) -> Path:
     ("kind", "sentence"),
     [
         ("missing", "is not there; check the path"),
-        ("another kind", "is not a kind of file that is read yet"),
+        ("another kind", "is not a kind of file that is read"),
         ("truncated", "cannot be read as an .npz file"),
         ("empty", "cannot be read as an .npz file"),
         ("damaged", "cannot be read as an .npz file"),

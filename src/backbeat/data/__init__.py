@@ -7,5 +7,6 @@ from .held_out import split as split
 from .host import foreseen as foreseen
 from .host import on_device as on_device
 from .host import reading_errors as reading_errors
+from .load import load as load
 from .raw import Reading as Reading
-from .sources import load as load
+from .sources import open_source as open_source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from ..errors import DataError
 from .held_out import Split
 from .packed import Packed
+
+_EXACT = 1 << 24  # float32 holds every whole number up to here
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,8 @@ class Dataset:
         preparation: what made the inputs from what was read, and makes them of new data; None for inputs as they are.
         task: "classification", "labels" (several labels of 0 or 1) or "regression".
         notes: sentences on what was recognised, counted or set aside when it was read.
+        whole: True where `x` holds whole numbers, each of them exactly; the array that was given where it holds some
+            that float32 cannot tell apart; False for any other numbers.
     """
 
     x: Any  # an array, or a `Packed` one that lies in files
@@ -42,6 +46,7 @@ class Dataset:
     preparation: Any = None
     task: str = "auto"
     notes: tuple[str, ...] = ()
+    whole: Any = False
 
     def __len__(self) -> int:
         return len(self.x)
@@ -52,8 +57,26 @@ class Dataset:
         return self.x.shape[1:]
 
     def as_whole(self) -> Dataset | None:
-        """Returns the data with its inputs as int32; None where they were not whole numbers."""
-        return None
+        """Returns the data with its inputs as int32; None where they were not whole numbers.
+
+        Raises:
+            DataError: whole numbers that int32 does not hold.
+
+        Example:
+            >>> from_arrays([[3, 1], [4, 1]], [0, 1]).as_whole().x.tolist()
+            [[3, 1], [4, 1]]
+        """
+        if self.whole is False:
+            return None
+        given = self.x if self.whole is True else self.whole
+        if self.whole is not True and (int(given.min()) < -(2**31) or int(given.max()) >= 2**31):
+            raise DataError(
+                f"{self.name}: inputs that a network takes as numbers of tokens run from {given.min()} to "
+                f"{given.max()}, beyond int32; number them from 0."
+            )
+        x = aligned(given.shape, np.int32)
+        x[...] = given
+        return replace(self, x=x, whole=True, notes=tuple(note for note in self.notes if note != _not_exact(self.name)))
 
     @cached_property
     def sha256(self) -> str:
@@ -80,8 +103,8 @@ def from_arrays(
     """Returns the data set of two or three arrays.
 
     Args:
-        x: `[n, ...]` numbers; cast to float32 (whole numbers stay whole only where they index something: int32 is cast
-            as well, since a dense network needs floats).
+        x: `[n, ...]` numbers; cast to float32, whole ones too, since a dense network needs floats: for one that indexes
+            with them there is `Dataset.as_whole`.
         y: `[n]` class numbers or names, or `[n, ...]` values.
         weight: `[n]`, 0 or more.
         name: what it is called in reports.
@@ -108,6 +131,7 @@ def from_arrays(
         raise DataError(
             f"{name}: {len(x)} inputs but {len(y) if y.ndim else 'no'} labels; give one label for each input."
         )
+    whole = _whole(x)
     x = _as_float(x, f"{name}: inputs")
     if y.dtype.kind in "USO":
         names, y = np.unique(y.astype(str), return_inverse=True)
@@ -115,7 +139,24 @@ def from_arrays(
     if y.dtype.kind in "iu" and y.size and (int(y.min()) < -(2**31) or int(y.max()) >= 2**31):
         raise DataError(f"{name}: labels run from {y.min()} to {y.max()}; number the classes from 0, or give floats.")
     y = y.astype(np.int32) if y.dtype.kind in "iub" else _as_float(y, f"{name}: labels")
-    return Dataset(x, y, None if weight is None else _as_weight(weight, len(x), name), name, classes, source)
+    weight = None if weight is None else _as_weight(weight, len(x), name)
+    notes = () if isinstance(whole, bool) else (_not_exact(name),)
+    return Dataset(x, y, weight, name, classes, source, notes=notes, whole=whole)
+
+
+def _whole(x: np.ndarray) -> Any:
+    """Returns `Dataset.whole` for inputs as they were given."""
+    if x.dtype.kind not in "iu" or not x.size:
+        return False
+    exact = x.dtype.itemsize <= 2 or (int(x.min()) >= -_EXACT and int(x.max()) <= _EXACT)
+    return True if exact else x
+
+
+def _not_exact(name: str) -> str:
+    return (
+        f"{name}: inputs are whole numbers beyond {_EXACT:,}, which float32 cannot tell apart; where they are numbers "
+        "of something, number that from 0."
+    )
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

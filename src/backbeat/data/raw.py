@@ -6,7 +6,7 @@ A source is read whole (`Source.read`), or, where it is larger than the memory g
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -77,6 +77,16 @@ class Raw:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def take(self, where: np.ndarray) -> Raw:
+        """Returns some of the examples, by their indices `[k]`.
+
+        Example:
+            >>> Raw("array", np.eye(3), np.array([5, 6, 7])).take(np.array([0, 2])).y.tolist()
+            [5, 7]
+        """
+        y, weight, held = (None if each is None else each[where] for each in (self.y, self.weight, self.held))
+        return replace(self, x=self.x[where], y=y, weight=weight, held=held)
 
 
 @runtime_checkable

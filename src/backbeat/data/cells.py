@@ -1,0 +1,237 @@
+"""What the cells of a column are: numbers, texts, truth values or nothing; found over all rows before any is used.
+
+A column is one thing in all rows. Nearly all numbers with a few texts between is a mistake in the file, not a column of
+categories, and is refused with its row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+
+MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A", "?")
+NUMBERS = ("whole", "number", "comma")  # kinds of columns that are read as numbers
+_MOST_TEXTS = 100_000  # different texts that are counted; a column with more is no column of categories
+_NEARLY_ALL = 0.9
+_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?|\d{4}/\d{1,2}/\d{1,2}( .*)?")
+
+
+@dataclass
+class Found:
+    """What has been found in the cells of one column so far.
+
+    Attributes:
+        name: of the column.
+        n: cells.
+        n_missing: of these, how many are empty or hold a word for it.
+        n_numbers: how many are numbers.
+        n_infinite: how many of those are not finite.
+        n_comma: how many are numbers with a decimal comma.
+        whole: whether all numbers are whole ones.
+        greatest: the largest absolute value.
+        texts: how often each text that is no number occurs, once there is one; None beyond `_MOST_TEXTS`.
+        markers: how often each word for an empty cell occurs.
+        first: the rows where something was first seen: "missing", "infinite", "text", "comma"; with the text.
+        given: the kind, where the column's type says it.
+    """
+
+    name: str
+    n: int = 0
+    n_missing: int = 0
+    n_numbers: int = 0
+    n_infinite: int = 0
+    n_comma: int = 0
+    whole: bool = True
+    greatest: float = 0.0
+    texts: Counter[str] | None = field(default_factory=Counter)
+    markers: Counter[str] = field(default_factory=Counter)
+    first: dict[str, tuple[int, str]] = field(default_factory=dict)
+    given: str | None = None
+
+    @property
+    def n_filled(self) -> int:
+        """How many cells hold something."""
+        return self.n - self.n_missing
+
+    def add(self, cells: Any, rows: np.ndarray) -> None:
+        """Counts more cells.
+
+        Args:
+            cells: a Polars series.
+            rows: `[n]`, the numbers of their rows in errors.
+        """
+        import polars as pl
+
+        dtype = cells.dtype
+        self.n += len(cells)
+        if isinstance(dtype, (pl.Categorical, pl.Enum)) or dtype == pl.Boolean:
+            self.given = "boolean" if dtype == pl.Boolean else "text"
+            self._missing(cells.is_null(), rows)
+            self._count(Counter(dict(cells.drop_nulls().cast(pl.String).value_counts().iter_rows())))
+        elif dtype == pl.String:
+            self._add_texts(cells, rows)
+        else:
+            self._add_numbers(cells.cast(pl.Float64), rows)
+
+    def _add_numbers(self, numbers: Any, rows: np.ndarray, missing: Any = None) -> None:
+        """Counts cells that are numbers, null or NaN."""
+        numbers = numbers.fill_nan(None)
+        self._missing(numbers.is_null() if missing is None else missing, rows)
+        numbers_only = numbers.drop_nulls()
+        self.n_numbers += len(numbers_only)
+        if not len(numbers_only):
+            return
+        low, high = numbers_only.min(), numbers_only.max()
+        greatest = max(-low, high)
+        if np.isinf(greatest):
+            infinite = numbers.is_infinite().fill_null(False)
+            self.n_infinite += int(infinite.sum())
+            self._first("infinite", rows[int(infinite.arg_max())], str(numbers[int(infinite.arg_max())]))
+            numbers_only = numbers_only.filter(numbers_only.is_finite())
+        self.greatest = max(self.greatest, greatest)
+        self.whole = self.whole and bool((numbers_only.floor() == numbers_only).all())
+
+    def _add_texts(self, cells: Any, rows: np.ndarray) -> None:
+        """Counts cells that were read as text: numbers among them are recognised."""
+        import polars as pl
+
+        numbers = cells.cast(pl.Float64, strict=False)
+        odd = numbers.is_null() | numbers.is_nan()
+        if not odd.any():
+            self._add_numbers(numbers, rows)
+            return
+        cells = cells.str.strip_chars()
+        numbers = cells.cast(pl.Float64, strict=False).fill_nan(None)
+        missing = cells.is_null() | cells.is_in(MISSING)
+        numbers = pl.select(pl.when(missing).then(None).otherwise(numbers)).to_series()
+        self.markers += Counter(dict(cells.filter(missing).fill_null("").value_counts().iter_rows()))
+        self._add_numbers(numbers, rows, missing)
+        text = ~missing & numbers.is_null()
+        if not text.any():
+            return
+        counts = Counter(dict(cells.filter(text).value_counts().iter_rows()))
+        comma = [value for value in counts if _COMMA.fullmatch(value)]
+        self.n_comma += sum(counts[value] for value in comma)
+        where = int(text.arg_max())
+        self._first("text", rows[where], cells[where])
+        if len(comma) < len(counts) and comma:
+            no_comma = text & ~cells.is_in(comma)
+            self._first("other", rows[int(no_comma.arg_max())], cells[int(no_comma.arg_max())])
+        self._count(Counter(dict(cells.filter(~missing).value_counts().iter_rows())))
+
+    def _missing(self, missing: Any, rows: np.ndarray) -> None:
+        n = int(missing.sum())
+        self.n_missing += n
+        if n:
+            self._first("missing", rows[int(missing.arg_max())], "")
+
+    def _first(self, what: str, row: Any, text: str) -> None:
+        self.first.setdefault(what, (int(row), text))
+
+    def _count(self, texts: Counter[str]) -> None:
+        if self.texts is not None:
+            self.texts += texts
+            if len(self.texts) > _MOST_TEXTS:
+                self.texts = None
+
+    def kind(self, *, comma: bool = False) -> str:
+        """Returns what the column holds: "whole", "number", "comma", "boolean", "text", "date", "mixed" or "empty".
+
+        "comma" are numbers with a decimal comma, "mixed" nearly all numbers with a few texts between.
+
+        Args:
+            comma: whether a decimal comma may be one, which it may not where commas separate columns.
+        """
+        if self.given is not None:
+            return self.given
+        if not self.n_filled:
+            return "empty"
+        if self.n_numbers == self.n_filled:
+            return "whole" if self.whole and not self.n_infinite else "number"
+        if comma and self.n_numbers + self.n_comma == self.n_filled:
+            return "comma"
+        if self.n_numbers + self.n_comma > _NEARLY_ALL * self.n_filled:
+            return "mixed"
+        texts = self.texts
+        if texts is not None and all(text.lower() in ("true", "false") for text in texts):
+            return "boolean"
+        if texts is not None and all(_DATE.fullmatch(text) for text in texts):
+            return "date"
+        return "text"
+
+
+def as_kind(cells: Any, kind: str) -> Any:
+    """Returns a column's cells as Polars values of its kind; null where there is none, or none of this kind.
+
+    Args:
+        cells: a Polars series of any type of numbers, texts or truth values.
+        kind: as `Found.kind` says, "whole" and "number" for numbers, "boolean" and "text" for the others.
+    """
+    import polars as pl
+
+    dtype = cells.dtype
+    if dtype == pl.String:
+        stripped = cells.str.strip_chars()
+        cells = pl.select(pl.when(stripped.is_in(MISSING)).then(None).otherwise(stripped)).to_series()
+        if kind == "comma":
+            cells = cells.str.replace(",", ".", literal=True)
+        if kind == "boolean":
+            lower = cells.str.to_lowercase()
+            return pl.select(
+                pl.when(lower.is_in(["true", "1"])).then(True).when(lower.is_in(["false", "0"])).then(False)
+            ).to_series()
+    if kind in NUMBERS:
+        return _as_numbers(cells, whole=kind == "whole")
+    if kind == "boolean" and dtype != pl.Boolean:
+        return cells.cast(pl.Float64, strict=False).replace_strict({0.0: False, 1.0: True}, default=None)
+    if kind in ("text", "date", "mixed"):
+        return cells if isinstance(dtype, pl.Enum) else cells.cast(pl.String)
+    return cells.cast(pl.Float64, strict=False) if kind == "empty" else cells
+
+
+def _as_numbers(cells: Any, *, whole: bool) -> Any:
+    """Returns numbers as Int64 where all are whole and fit in it, else as Float64."""
+    import polars as pl
+
+    if cells.dtype.is_integer() and cells.dtype != pl.UInt64:
+        return cells.cast(pl.Int64)
+    numbers = cells.cast(pl.Float64, strict=False).fill_nan(None)
+    if not whole:
+        return numbers
+    exact = cells.cast(pl.Int64, strict=False)
+    if exact.null_count() > numbers.null_count():  # written as 1.0, or beyond int64
+        largest = numbers.abs().max()
+        return numbers.cast(pl.Int64) if largest is None or largest < 2**53 else numbers
+    return exact
+
+
+def refuse_nested(schema: dict[str, Any], table: str) -> None:
+    """Refuses columns of a type that holds neither one number nor one text.
+
+    Args:
+        schema: Polars types by name.
+        table: what the table is called.
+
+    Raises:
+        DataError: with the column and its type.
+    """
+    for name, dtype in schema.items():
+        if dtype.is_temporal():
+            what = "holds dates or times" if dtype.base_type().__name__ != "Time" else "holds times"
+            raise DataError(
+                f"{table}: the column {name!r} {what} ({dtype}); turn it into a number, such as days since a date, or "
+                "leave it out with inputs."
+            )
+        plain = dtype.is_numeric() or dtype.base_type().__name__ in ("String", "Boolean", "Categorical", "Enum", "Null")
+        if not plain:
+            raise DataError(
+                f"{table}: the column {name!r} is nested or binary ({dtype}), not one number or text a row; spread it "
+                "over columns, or leave it out with inputs."
+            )
