@@ -84,7 +84,13 @@ def trains() -> Callable[..., Any]:
 
     def check(model: Any, x: Any, y: Any, expected: dict[str, Any], own_forward: Callable[[Any, Any], Any]) -> Any:
         run = fit(
-            model, (x, y), every=BATCH, learning_rate=RATE, duration=f"{UPDATES} updates", order="as given", held_out=0.0
+            model,
+            (x, y),
+            every=BATCH,
+            learning_rate=RATE,
+            duration=f"{UPDATES} updates",
+            order="as given",
+            held_out=0.0,
         )
         close(run.params, expected)
         mine: Any = run.job.model

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from jax.core import Tracer
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from ..errors import BackbeatError, SettingsError
-from .refusal import explain
+from .refusal import draws, explain
 from .source import Source
 
 Weights = dict[str, Any]  # name -> array
@@ -43,17 +44,18 @@ class Parts(NamedTuple):
     Attributes:
         name: what a message or a record calls the model.
         read: an object -> its weights.
-        run: (weights, x `[batch, ...]`, key) -> predictions `[batch, ...]`; in training mode with a key, in evaluation
-            mode with None.
+        run: (weights, x `[batch, ...]`, key, training) -> predictions `[batch, ...]` in training or evaluation mode.
         write: (object, weights) -> the object with these weights.
         mode: what else decides the compiled program: training or evaluation mode, settings of layers.
+        only_if: when a layer may draw random numbers, in the framework's words.
     """
 
     name: str
     read: Callable[[Any], Read]
-    run: Callable[[Weights, Array, Array | None], Any]
+    run: Callable[[Weights, Array, Array, bool], Any]
     write: Callable[[Any, Weights], Any]
     mode: Hashable
+    only_if: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ class Adapted:
 
     def apply(self, params: Weights, x: Array) -> Array:
         """Returns the predictions of a batch in evaluation mode: without dropout."""
-        return self._predictions(params, x, None)
+        return self.predictions(params, x, jax.random.key(0), training=False)  # it makes no difference which key
 
     def trained(self, params: Weights) -> Any:
         """Returns the user's own object with these weights in it; a new object where a factory or a file makes it.
@@ -111,9 +113,14 @@ class Adapted:
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: jnp.shape(weight) for name, weight in self.start.weights.items()}
 
-    def _predictions(self, params: Weights, x: Array, key: Array | None) -> Array:
+    def predictions(self, params: Weights, x: Array, key: Array, *, training: bool) -> Array:
+        """Returns the predictions of a batch in training or evaluation mode.
+
+        Raises:
+            SettingsError: what the model does cannot be compiled, or it gives something else than a row an example.
+        """
         try:
-            prediction = self.parts.run(params, x, key)
+            prediction = self.parts.run(params, x, key, training)
         except BackbeatError:
             raise
         except Exception as error:
@@ -151,7 +158,11 @@ class AdaptedRandom(Adapted):
 
     def apply_random(self, params: Weights, x: Array, keys: Array) -> Array:
         """Returns the predictions of a batch in training mode, each example by itself with its own key."""
-        return jax.vmap(lambda one, key: self._predictions(params, one[None], key)[0])(x, keys)
+
+        def one(x: Array, key: Array) -> Array:
+            return self.predictions(params, x[None], key, training=True)[0]
+
+        return jax.vmap(one)(x, keys)
 
 
 def adapted(source: Source, parts: Parts) -> Adapted:
@@ -176,23 +187,24 @@ def _differs_in_training(model: Adapted) -> bool:
     for dtype in (jnp.float32, jnp.int32):
         x = jax.ShapeDtypeStruct((1, *model.source.input_shape), dtype)
         try:
-            return _program(model, x, training=True) != _program(model, x, training=False)
+            (trained, _), (evaluated, draws_too) = (_program(model, x, training=mode) for mode in (True, False))
         except SettingsError as error:
             if error.__cause__ is None:  # refused by us, whatever the inputs are
                 raise
             first = first or error
+        else:
+            if draws_too:
+                raise SettingsError(draws(model, model.parts.only_if))
+            return trained != evaluated
     assert first is not None
     raise first
 
 
-def _program(model: Adapted, x: Any, *, training: bool) -> str:
-    """Returns what a mode computes, as text, without what its predictions do not depend on."""
-
-    def predictions(params: Weights, x: Array, key: Array) -> Array:
-        return model._predictions(params, x, key if training else None)
-
-    jaxpr = jax.make_jaxpr(predictions)(model.start.weights, x, jax.random.key(0)).jaxpr
-    return str(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+def _program(model: Adapted, x: Any, *, training: bool) -> tuple[str, bool]:
+    """Returns what a mode computes, as text without what predictions do not depend on, and whether the key matters."""
+    closed = jax.make_jaxpr(partial(model.predictions, training=training))(model.start.weights, x, jax.random.key(0))
+    jaxpr, used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return str(jaxpr), used[-1]
 
 
 def digest(arrays: Iterable[tuple[str, Any]], *words: Any) -> str:

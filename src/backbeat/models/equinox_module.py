@@ -33,9 +33,9 @@ def equinox_model(source: Source) -> Adapted:
     names, structure = list(_leaves(weights)), jax.tree.structure(weights)
     takes_key = "key" in inspect.signature(type(module).__call__).parameters
 
-    def run(params: Weights, x: Array, key: Array | None) -> Any:
+    def run(params: Weights, x: Array, key: Array, training: bool) -> Any:
         whole = jax.tree.unflatten(structure, [params[name] for name in names])
-        merged = eqx.combine(whole, modes[key is not None])
+        merged = eqx.combine(whole, modes[training])
         if not takes_key:
             return jax.vmap(merged)(x)
         return jax.vmap(lambda one: merged(one, key=key))(x)
@@ -44,7 +44,7 @@ def equinox_model(source: Source) -> Adapted:
         whole = jax.tree.unflatten(structure, [jnp.asarray(params[name]) for name in names])
         return eqx.combine(whole, eqx.partition(one, eqx.is_inexact_array)[1])
 
-    return adapted(source, Parts(name, lambda one: _read(eqx, one), run, write, ()))
+    return adapted(source, Parts(name, lambda one: _read(eqx, one), run, write, (), "unless its inference is True"))
 
 
 def _leaves(tree: Any) -> Weights:

@@ -11,7 +11,7 @@ from jax import Array
 
 from ..errors import SettingsError
 from .adapted import Adapted, Parts, Read, Weights, adapted, digest, plain_attributes
-from .refusal import changes, draws, mixes
+from .refusal import changes, mixes
 from .source import Source, needed
 
 _LOSSES = (
@@ -44,25 +44,24 @@ def keras_model(source: Source) -> Adapted:
     if model.losses:
         raise SettingsError(f"{name} {_LOSSES}")
 
-    def run(params: Weights, x: Array, key: Array | None) -> Any:
+    def run(params: Weights, x: Array, key: Array, training: bool) -> Any:
         weights = [params[one] for one in names]
-        rest = fixed
-        if key is not None:
-            rest = [_seed(key, k) if seeds[k] else value for k, value in enumerate(fixed)]
+        rest = [_seed(key, k) if seeds[k] else value for k, value in enumerate(fixed)]
         with jax.numpy_dtype_promotion("standard"):  # by which Keras's own operations promote
-            out, after, losses = model.stateless_call(weights, rest, x, training=key is not None, return_losses=True)
+            out, after, losses = model.stateless_call(weights, rest, x, training=training, return_losses=True)
         if losses:
             raise SettingsError(f"{name} {_LOSSES}")
         for k, variable in enumerate(model.non_trainable_variables):
-            if after[k] is not rest[k]:
-                _refuse_change(keras, model, name, variable, random=seeds[k], training=key is not None)
+            if after[k] is not rest[k] and not seeds[k]:
+                _refuse_change(keras, model, name, variable)
         return out
 
     mode = tuple((type(layer).__qualname__, plain_attributes(layer)) for layer in _layers(model))
-    return adapted(
-        source,
-        Parts(name, lambda one: _read(_built(source, one)), run, lambda one, p: _write(_built(source, one), p), mode),
-    )
+
+    def write(one: Any, params: Weights) -> Any:
+        return _write(_built(source, one), params)
+
+    return adapted(source, Parts(name, lambda one: _read(_built(source, one)), run, write, mode, "if training"))
 
 
 def _built(source: Source, model: Any) -> Any:
@@ -86,12 +85,8 @@ def _seed(key: Array, place: int) -> Array:
     return jax.random.key_data(jax.random.fold_in(key, place)).reshape(-1)[-2:]
 
 
-def _refuse_change(keras: Any, model: Any, name: str, changed: Any, *, random: bool, training: bool) -> None:
-    """Refuses a model for a variable that it changed, unless it is the state of a random generator in training."""
-    if random and training:
-        return
-    if random:
-        raise SettingsError(draws(name, "if training"))
+def _refuse_change(keras: Any, model: Any, name: str, changed: Any) -> None:
+    """Refuses a model for a variable that it changed."""
     norms = [layer for layer in _layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
         if any(changed is variable for variable in layer.non_trainable_variables):

@@ -12,7 +12,7 @@ from jax import Array
 
 from ..errors import SettingsError
 from .adapted import Adapted, Parts, Read, Weights, adapted, digest
-from .refusal import changes, draws, mixes
+from .refusal import changes, mixes
 from .source import Source, needed
 
 
@@ -34,19 +34,23 @@ def nnx_model(source: Source) -> Adapted:
     evaluation.set_attributes(deterministic=True, use_running_average=True, raise_if_not_found=False)
     modes = {True: _split(nnx, module), False: _split(nnx, evaluation)}
 
-    def run(params: Weights, x: Array, key: Array | None) -> Any:
-        graph, weights, streams, rest = modes[key is not None]
+    def run(params: Weights, x: Array, key: Array, training: bool) -> Any:
+        graph, weights, streams, rest = modes[training]
         weights = [(path, variable.replace(params[_named(path)])) for path, variable in weights]
-        streams = streams if key is None else _started(nnx, streams, key)
-        given = [*weights, *streams, *rest]
+        given = [*weights, *_started(nnx, streams, key), *rest]
         # copied, since a variable of another trace must not be changed in this one
         merged = nnx.merge(graph, nnx.from_flat_state(given), copy=True)
         out = merged(x)
-        _refuse_changes(nnx, name, given, merged, key is not None)
+        _refuse_changes(nnx, name, given, merged)
         return out
 
     mode = re.sub(r" at 0x[0-9a-f]+", "", repr(modes[True][0]))  # functions by name: a factory makes them anew
-    return adapted(source, Parts(name, lambda one: _read(nnx, one), run, lambda one, p: _write(nnx, one, p), mode))
+
+    def write(one: Any, params: Weights) -> Any:
+        return _write(nnx, one, params)
+
+    only_if = "where its deterministic is False"
+    return adapted(source, Parts(name, lambda one: _read(nnx, one), run, write, mode, only_if))
 
 
 def _split(nnx: Any, module: Any) -> tuple:
@@ -79,16 +83,12 @@ def _refuse(nnx: Any, module: Any, name: str) -> None:
             raise SettingsError(mixes(name, f"{_named(path)} (BatchNorm)", frozen, "nnx.GroupNorm or nnx.LayerNorm"))
 
 
-def _refuse_changes(nnx: Any, name: str, given: list, merged: Any, training: bool) -> None:
-    """Refuses a module that wrote to variables: they would be lost, or the traced batch's would be kept for ever."""
+def _refuse_changes(nnx: Any, name: str, given: list, merged: Any) -> None:
+    """Refuses a module that wrote to variables: they would be lost. Random streams move on, as they must."""
     now = dict(nnx.to_flat_state(nnx.state(merged)))
     for path, variable in given:
-        if path not in now or now[path][...] is variable[...]:
-            continue
-        if not isinstance(variable, nnx.RngState):
+        if path in now and now[path][...] is not variable[...] and not isinstance(variable, nnx.RngState):
             raise SettingsError(changes(name, f"{_named(path)} ({type(variable).__name__})"))
-        if not training:
-            raise SettingsError(draws(name, "where its deterministic is False"))
 
 
 def _read(nnx: Any, module: Any) -> Read:

@@ -89,8 +89,9 @@ def made_by(factory: Callable, key: Array, input_shape: tuple[int, ...], n_outpu
 
 def _asked(factory: Callable, words: dict[str, Any], name: str) -> list[str]:
     """Returns the arguments that a factory's signature names; refuses one that needs what nobody knows."""
+    called = factory.__init__ if isinstance(factory, type) else factory  # a metaclass may hide the class's own
     try:
-        parameters = inspect.signature(factory).parameters.values()
+        parameters = list(inspect.signature(called).parameters.values())[isinstance(factory, type) :]
     except (TypeError, ValueError):
         return []
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -18,7 +18,7 @@ from jax import Array
 
 from ..errors import SettingsError
 from .adapted import Adapted, Parts, Read, Weights, adapted, digest, plain_attributes
-from .refusal import changes, draws, mixes
+from .refusal import changes, mixes
 from .source import Source, needed
 
 _WHILE_TRACING = threading.RLock()  # torchax switches a mode on that all threads share
@@ -44,44 +44,44 @@ def torch_model(source: Source) -> Adapted:
     fixed = {n: jnp.asarray(_as_array(torch, tensor, f"{name}: {n}")) for n, tensor in kept.items()}
     training = _hollow(torch, module)
     modes = {True: training, False: copy.deepcopy(training).eval()}
-    no_key = jax.random.key(0)  # what evaluation must not use up
 
-    def run(params: Weights, x: Array, key: Array | None) -> Any:
+    def run(params: Weights, x: Array, key: Array, training: bool) -> Any:
         # torchax promotes as PyTorch does, by JAX's standard rules
         with _WHILE_TRACING, jax.numpy_dtype_promotion("standard"):
-            out, drawn = _call(
-                torch, environment, copy.deepcopy(modes[key is not None]), {**fixed, **params}, x,
-                no_key if key is None else key, name,
-            )  # fmt: skip
-        if drawn and key is None:
-            raise SettingsError(draws(name, "if self.training"))
-        return out
+            return _call(torch, environment, copy.deepcopy(modes[training]), {**fixed, **params}, x, key, name)
+
+    def write(one: Any, params: Weights) -> Any:
+        return _write(torch, one, params)
 
     mode = tuple((path, type(layer).__qualname__, plain_attributes(layer)) for path, layer in module.named_modules())
-    return adapted(source, Parts(name, lambda one: _read(torch, one), run, lambda one, p: _write(torch, one, p), mode))
+    return adapted(source, Parts(name, lambda one: _read(torch, one), run, write, mode, "if self.training"))
 
 
-def _call(torch: Any, environment: Any, module: Any, arrays: Weights, x: Array, key: Array, name: str) -> tuple:
-    """Returns what a module gives with these tensors and whether it drew from the key."""
+def _call(torch: Any, environment: Any, module: Any, arrays: Weights, x: Array, key: Array, name: str) -> Any:
+    """Returns what a module gives with these tensors; refuses one that changes them."""
     given = environment.j2t_iso(arrays)
     found: dict[str, Any] = {}
     module.register_forward_hook(lambda module, *_: found.update(_tensors(torch, module)))
     with environment, environment.override_property(prng=key):
         out = torch.func.functional_call(module, given, (environment.j2t_iso(x),))
-        drawn = environment.prng_key is not key
     changed = [n for n, t in given.items() if found.get(n) is not t or t.jax() is not arrays[n]]
     if changed:
         raise SettingsError(changes(name, changed[0]))
-    return environment.t2j_iso(out), drawn
+    return environment.t2j_iso(out)
 
 
 def _refuse(torch: Any, module: Any, name: str) -> None:
     """Refuses what cannot be trained, or not exactly."""
     for path, layer in module.named_modules():
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
-            frozen = "call .eval() on it" if layer.running_mean is not None else "let it track_running_stats"
-            what = f"{path or 'it'} ({type(layer).__name__})"
-            raise SettingsError(mixes(name, what, frozen, "nn.GroupNorm or nn.LayerNorm"))
+        if not isinstance(layer, torch.nn.modules.batchnorm._NormBase):  # of batch and instance normalisation
+            continue
+        what, tracks = f"{path or 'it'} ({type(layer).__name__})", layer.running_mean is not None
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            if layer.training or not tracks:
+                frozen = "call .eval() on it" if tracks else "let it track_running_stats, then call .eval() on it,"
+                raise SettingsError(mixes(name, what, frozen, "nn.GroupNorm or nn.LayerNorm"))
+        elif layer.training and tracks:
+            raise SettingsError(changes(name, f"the running statistics of {what}"))
     for path, tensor in _tensors(torch, module).items():
         if torch.nn.parameter.is_lazy(tensor):
             raise SettingsError(f"{name}: the shape of {path} is not known yet; call the module once on a batch first.")
