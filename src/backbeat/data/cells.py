@@ -1,7 +1,7 @@
 """What the cells of a column are: numbers, texts, truth values or nothing; found over all rows before any is used.
 
 A column is one thing in all rows. Nearly all numbers with a few texts between is a mistake in the file, not a column of
-categories, and is refused with its row.
+categories, and is refused with its row; so is one where more than half are numbers and some have fractions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ..errors import DataError
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A", "?")
 NUMBERS = ("whole", "number", "comma")  # kinds of columns that are read as numbers
 _MOST_TEXTS = 100_000  # different texts that are counted; a column with more is no column of categories
-_NEARLY_ALL = 0.9
+_NEARLY_ALL, _MOSTLY = 0.9, 0.5  # of whole numbers, which may be names of categories, and of any others
+EXACT = 1 << 53  # float64 holds every whole number below
 _COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?|\d{4}/\d{1,2}/\d{1,2}( .*)?")
 
@@ -40,6 +41,7 @@ class Found:
         markers: how often each word for an empty cell occurs.
         first: the rows where something was first seen: "missing", "infinite", "text", "comma"; with the text.
         given: the kind, where the column's type says it.
+        counts: whether the numbers are 0, 1, 2 and so on, or begin at 1.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Found:
     markers: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
     given: str | None = None
+    counts: bool = True
 
     @property
     def n_filled(self) -> int:
@@ -97,6 +100,15 @@ class Found:
             numbers_only = numbers_only.filter(numbers_only.is_finite())
         self.greatest = max(self.greatest, greatest)
         self.whole = self.whole and bool((numbers_only.floor() == numbers_only).all())
+        self.counts = self.counts and self.whole and self._goes_on(numbers_only)
+
+    def _goes_on(self, numbers: Any) -> bool:
+        """Returns whether numbers count on from those before."""
+        start, n = numbers[0], len(numbers)
+        before = self.n_numbers - n
+        if start not in (before, before + 1) or numbers[-1] - start != n - 1:
+            return False
+        return bool((numbers.diff().drop_nulls() == 1).all())
 
     def _add_texts(self, cells: Any, rows: np.ndarray) -> None:
         """Counts cells that were read as text: numbers among them are recognised."""
@@ -154,10 +166,11 @@ class Found:
         if not self.n_filled:
             return "empty"
         if self.n_numbers == self.n_filled:
-            return "whole" if self.whole and not self.n_infinite else "number"
+            return "whole" if self.whole and not self.n_infinite and self.greatest < EXACT else "number"
         if comma and self.n_numbers + self.n_comma == self.n_filled:
             return "comma"
-        if self.n_numbers + self.n_comma > _NEARLY_ALL * self.n_filled:
+        enough = _NEARLY_ALL if self.whole else _MOSTLY
+        if self.n_numbers + self.n_comma > enough * self.n_filled:
             return "mixed"
         texts = self.texts
         if texts is not None and all(text.lower() in ("true", "false") for text in texts):
@@ -197,19 +210,17 @@ def as_kind(cells: Any, kind: str) -> Any:
 
 
 def _as_numbers(cells: Any, *, whole: bool) -> Any:
-    """Returns numbers as Int64 where all are whole and fit in it, else as Float64."""
+    """Returns whole numbers below `EXACT` as Int64, others as Float64."""
     import polars as pl
 
-    if cells.dtype.is_integer() and cells.dtype != pl.UInt64:
+    if cells.dtype.is_integer() and whole:
         return cells.cast(pl.Int64)
     numbers = cells.cast(pl.Float64, strict=False).fill_nan(None)
     if not whole:
         return numbers
     exact = cells.cast(pl.Int64, strict=False)
-    if exact.null_count() > numbers.null_count():  # written as 1.0, or beyond int64
-        largest = numbers.abs().max()
-        return numbers.cast(pl.Int64) if largest is None or largest < 2**53 else numbers
-    return exact
+    written_as_fractions = exact.null_count() > numbers.null_count()  # such as 1.0
+    return numbers.cast(pl.Int64) if written_as_fractions else exact
 
 
 def refuse_nested(schema: dict[str, Any], table: str) -> None:

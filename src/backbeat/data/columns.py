@@ -14,7 +14,7 @@ HELD_WORDS = {
     **dict.fromkeys(("test", "validation", "valid", "val", "dev", "held_out", "held-out", "true", "1"), True),
     **dict.fromkeys(("train", "training", "false", "0"), False),
 }
-_MOST_NAMED = 20
+_MOST_NAMED, _LONGEST_NAMED = 20, 60
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,14 @@ def listed(names: Iterable[Any], most: int = _MOST_NAMED) -> str:
         >>> listed(["a", "b", "c"], most=2)
         'a, b and 1 more'
     """
-    names = [str(name) for name in names]
+    names = [_short(str(name)) for name in names]
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _short(name: str) -> str:
+    name = name if name.isprintable() else repr(name)
+    return name if len(name) <= _LONGEST_NAMED else f"{name[: _LONGEST_NAMED - 1]}…"
 
 
 def choose_columns(
@@ -109,7 +114,7 @@ def choose_columns(
     labels, notes = names_of(label, "label"), []
     if labels is None:
         labels = [_recognised_label(names, table)]
-        notes.append(f"the label is the column {labels[0]!r}")
+        notes.append(f"The label is the column {labels[0]!r}.")
     chosen = names_of(inputs, "inputs")
     for setting, given in (("label", labels), ("inputs", chosen or []), ("weight", [weight] if weight else [])):
         _require(given, setting, names, table)

@@ -47,6 +47,7 @@ class Delimited:
         names: of the columns.
         name: of the file.
         source: its full path.
+        unnamed: of the names, those that the header leaves out; such a column is called by its place.
         separator: what stands between columns.
         row_word: what a row is called in errors.
         notes: sentences on what was recognised.
@@ -70,10 +71,13 @@ class Delimited:
         line = head.splitlines(keepends=False)[0].decode("utf-8", "replace")
         self.separator = _separator(line, path)
         given = _header(head, self.separator)
-        self.names, self.notes = _column_names(given, path)
+        self.names, self.unnamed = _column_names(given, path)
+        self.notes = []
+        if self.unnamed:
+            self.notes.append(f"The header leaves names out; called {', '.join(self.unnamed)} here.")
         usual = "\t" if ".tsv" in path.suffixes else ","
         if self.separator != usual:
-            self.notes.append(f"{self.name}: columns are separated by {SEPARATORS[self.separator]}")
+            self.notes.append(f"Columns are separated by {SEPARATORS[self.separator]}.")
         self._head = head
 
     def n_bytes(self, n_columns: int) -> int:
@@ -244,7 +248,7 @@ def _header(head: bytes, separator: str) -> list[str]:
 
 
 def _column_names(given: list[str], path: Path) -> tuple[list[str], list[str]]:
-    """Returns names for all columns and notes; refuses a first line that holds no names."""
+    """Returns names for all columns, and those that had none; refuses a first line that holds no names."""
     names = [name.strip() for name in given]
     numeric = [name for name in names if name.replace(".", "", 1).lstrip("+-").isdigit()]
     if len(numeric) > 0.5 * len(names) and [n for n in numeric if n in map(str, range(len(names) + 1))] != numeric:
@@ -256,8 +260,7 @@ def _column_names(given: list[str], path: Path) -> tuple[list[str], list[str]]:
     for i in unnamed:
         names[i] = f"column_{i + 1}"
     refuse_twice(names, str(path))
-    called = ", ".join(names[i] for i in unnamed)
-    return names, [f"{path.name}: the header leaves names out; called {called} here"] if unnamed else []
+    return names, [names[i] for i in unnamed]
 
 
 def _first_line(error: Exception) -> str:

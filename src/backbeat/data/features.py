@@ -93,6 +93,7 @@ def _transformers(moments: Moments, where: np.ndarray, known: list[np.ndarray]) 
         imputer = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
         made["scale"], made["impute"] = moments.scaler(where), imputer.fit(np.zeros((1, len(where))))
     if known:
-        encoder: Any = OneHotEncoder(categories=known, handle_unknown="ignore", sparse_output=False, dtype=np.float32)
+        encode: Any = OneHotEncoder
+        encoder = encode(categories=known, handle_unknown="ignore", sparse_output=False, dtype=np.float32)
         made["encode"] = encoder.fit(np.array([[each[0] for each in known]], dtype=object))
     return made

@@ -65,9 +65,12 @@ class Parquet:
     def __init__(self, path: Path) -> None:
         self.path, self.name, self.source = path, path.name, str(path.resolve())
         self.files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-        self.notes = [f"{path.name}: {len(self.files)} parts"] if len(self.files) > 1 else []
-        self.schema = self._schema(self.files[0])
-        self.names = list(self.schema)
+        self.notes = (
+            [f"{path.name} has {len(self.files)} parts, read in the order of their names."]
+            if len(self.files) > 1
+            else []
+        )
+        self.names = list(self._schema(self.files[0]))
         for part in self.files[1:]:
             other = list(self._schema(part))
             if sorted(other) != sorted(self.names):
@@ -85,9 +88,10 @@ class Parquet:
         """Yields the rows in pieces of about `n_bytes`; None for a part at a time."""
         import polars as pl
 
-        refuse_nested({name: self.schema[name] for name in columns}, str(self.path))
         first = 1
         for part in self.files:
+            schema = self._schema(part)
+            refuse_nested({name: schema[name] for name in columns}, str(part))
             n = self._n_rows(part)
             step = max(n, 1) if n_bytes is None else _rows_in(n_bytes, len(columns))
             for start in range(0, n, step):

@@ -52,7 +52,7 @@ def of_bytes(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
             kept = archive.read(_TRANSFORMERS) if _TRANSFORMERS in archive.namelist() else None
         names = about.pop(_NAMES)
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
-        raise _damaged(error) from None
+        raise damaged(error) from None
     if names and kept is None:
         raise DataError(
             f"the run's preparation by {listed(names)} could not be kept without pickle, so that new data cannot be "
@@ -61,7 +61,8 @@ def of_bytes(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return about, {} if kept is None else _restored(kept)
 
 
-def _damaged(error: Exception) -> DataError:
+def damaged(error: Exception) -> DataError:
+    """Returns what is said of bytes that cannot be taken apart."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return DataError(f"the preparation is damaged ({said}); train the run anew.")
 
@@ -97,4 +98,4 @@ def _restored(data: bytes) -> dict[str, Any]:
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
-        raise _damaged(error) from None
+        raise damaged(error) from None

@@ -178,7 +178,7 @@ def _of_column(cells: Any, task: str, table: str) -> Labels:
     low, high = int(different[0]), int(different[-1])
     gapless = low in (0, 1) and high - low == n - 1 and n <= _MOST_CLASSES and len(cells) >= _EACH * n
     if task == "auto" and n > FEW and not gapless:
-        note = f"{where} has {n:,} different numbers: regression (task=classification for classes)"
+        note = f"The label {name!r} has {n:,} different numbers: regression (task=classification for classes)."
         return Labels("regression", names=(name,), notes=(note,))
     if task == "classification" and n > max(_MOST_CLASSES, FEW) and not gapless:
         raise DataError(f"{where} has {n:,} different numbers, too many to be classes; use regression.")
@@ -186,7 +186,7 @@ def _of_column(cells: Any, task: str, table: str) -> Labels:
         raise DataError(f"{where} is {low} for all examples; classification needs at least two classes.")
     from_zero = low == 0 and high == n - 1
     classes = None if from_zero else tuple(str(int(value)) for value in different)
-    note = f"{where} has {n} different whole numbers: classification (task=regression for values)"
+    note = f"The label {name!r} has {n} different whole numbers: classification (task=regression for values)."
     return Labels("classification", classes, n, (name,), (note,) if task == "auto" else ())
 
 
@@ -211,7 +211,7 @@ def _classes_of_texts(cells: Any, where: str) -> Labels:
             f"{where} holds {len(names):,} different texts in {len(cells):,} rows, too many to be classes; choose "
             "another column as the label."
         )
-    note = f"{where} has {len(names)} classes: {listed(names, 10)}"
+    note = f"The label {cells.name!r} has {len(names)} classes: {listed(names, 10)}."
     return Labels("classification", tuple(names), len(names), (cells.name,), (note,))
 
 
@@ -227,8 +227,8 @@ def _of_columns(raw: Raw, task: str) -> Labels:
         )
     binary = all(bool(raw.y[name].cast(pl.Float64).is_in([0.0, 1.0]).all()) for name in names)
     if task in ("auto", "labels", "classification") and binary:
-        note = f"{where} hold 0 and 1: each one is learnt by itself (task=regression for values)"
+        note = f"The labels {listed(names)} hold 0 and 1: each is learnt by itself (task=regression for values)."
         return Labels("labels", None, 0, names, (note,))
     if task in ("labels", "classification"):
         raise DataError(f"{where} hold other numbers than 0 and 1; name one label for classification, or regression.")
-    return Labels("regression", None, 0, names, (f"{where} hold values: regression",))
+    return Labels("regression", None, 0, names, (f"The labels {listed(names)} hold values: regression.",))

@@ -132,7 +132,8 @@ def _dataset(
 ) -> Dataset:
     labels = preparation.labels_are
     dataset = from_arrays(x, y, weight, name=raw.name, source=raw.source, classes=preparation.classes)
-    notes = (*raw.notes, *(() if labels is None else labels.notes), *preparation.notes, *preparation.said_of_new())
+    said = () if labels is None else labels.notes
+    notes = (*raw.notes, *said, *preparation.notes, *preparation.said_of_new(), *dataset.notes)
     if preparation.kept_whole:
         dataset = replace(dataset, whole=True)
     return replace(

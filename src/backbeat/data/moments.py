@@ -32,7 +32,8 @@ class Moments:
         self.n: Any = 0
         self.mean: Any = 0.0
         self.squares: Any = 0.0
-        self.low, self.high = np.inf, -np.inf
+        self.low: Any = np.inf
+        self.high: Any = -np.inf
 
     def add(self, values: np.ndarray) -> None:
         """Counts more rows `[n, columns]`, float64 with NaN for empty cells."""

@@ -13,7 +13,7 @@ Numbers of arrays stay as they are; pixels of 0..255 are divided by 255.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,13 +23,12 @@ from ..errors import DataError, SettingsError, choose
 from .columns import listed
 from .dataset import aligned
 from .features import EMPTY, MOST_CATEGORIES, learnt
-from .kept import as_bytes, of_bytes, stored
+from .kept import as_bytes, damaged, of_bytes, stored
 from .labels import Labels, recognised
 from .moments import Moments
 from .own import applied, fitted, names_made_by
 from .raw import Raw, Reading
-
-ROWS = 1 << 16  # rows that are prepared at once, so that little memory is used beside the result
+from .recut import ROWS, labels_together, of_equal_size
 
 
 @dataclass
@@ -96,12 +95,12 @@ class Preparation:
     @property
     def needed(self) -> bool:
         """Whether inputs are anything but the numbers that were read."""
-        return self.kind != "array" or self.mode == "own" or self.missing == "impute"
+        return self.fitted_on_a_part or (self.kind == "image" and self.mode == "auto")
 
     @property
     def fitted_on_a_part(self) -> bool:
         """Whether anything is learnt from the training part, which has to be known first then."""
-        return self.kind == "table" or self.mode == "own" or self.missing == "impute"
+        return self.kind == "table" or self.mode == "own" or (self.kind == "array" and self.missing == "impute")
 
     @property
     def kept_whole(self) -> bool:
@@ -141,7 +140,7 @@ class Preparation:
         Raises:
             DataError: labels that cannot be used.
         """
-        together = _labels_together(pieces)
+        together = labels_together(pieces)
         self.labels_are = recognised(together, self.task_asked)
         if together.kind == "table":
             self.kinds |= _kinds(together.y)
@@ -160,9 +159,9 @@ class Preparation:
             self._fit_own(pieces)
         elif self.kind == "table":
             self._fit_table(pieces)
-        elif self.missing == "impute":
+        elif self.kind == "array" and self.missing == "impute":
             moments = Moments()
-            for piece in _of_equal_size(pieces):
+            for piece in of_equal_size(pieces):
                 moments.add(_flat(piece.x))
             self.fill = np.where(moments.n > 0, moments.mean, 0.0)
         return self
@@ -183,7 +182,7 @@ class Preparation:
             return self._of_table(raw)
         x = np.asarray(raw.x)
         if raw.kind == "image":
-            return _scaled(x)
+            return x if self.mode == "none" else _scaled(x)
         return x if self.fill is None else _filled(x, self.fill, raw.name)
 
     def labels(self, raw: Raw) -> np.ndarray:
@@ -198,7 +197,7 @@ class Preparation:
     def said_of_new(self) -> list[str]:
         """Returns sentences on texts that training never saw, met since the last call."""
         said = [
-            f"{name!r}: {n} cells hold a text that training never saw; they count as no category"
+            f"{name!r}: {n} cells hold a text that the training part never has; they count as no category."
             for name, n in self.unseen.items()
         ]
         self.unseen = Counter()
@@ -209,7 +208,7 @@ class Preparation:
 
         moments, counts = Moments(), {}
         numbers: list[str] = []
-        for piece in _of_equal_size(pieces):
+        for piece in of_equal_size(pieces):
             if not self.input_names:
                 self._name_columns(piece.x)
                 numbers = [name for name in self.input_names if self._as_number(name)]
@@ -258,7 +257,7 @@ class Preparation:
         if self.mode == "none":
             if self.fill is not None:
                 return np.where(np.isnan(values), self.fill, values)
-            empty = np.isnan(values).any(axis=0)
+            empty: Any = np.isnan(values).any(axis=0)
             if empty.any():
                 names = [name for name, some in zip(self.numbers, empty, strict=True) if some]
                 raise DataError(
@@ -320,16 +319,18 @@ class Preparation:
             DataError: damaged bytes, a transformer that could not be kept, or one of a type that is not trusted.
         """
         about, transformers = of_bytes(data)
-        labels, fill = about.pop("labels"), about.pop("fill")
-        made = cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in about.items()})
-        made.labels_are = (
-            None
-            if labels is None
-            else Labels(**{name: tuple(v) if isinstance(v, list) else v for name, v in labels.items()})
-        )
-        made.fill = None if fill is None else np.array(fill[1]).reshape(fill[0])
-        made.transformers = transformers
+        try:
+            labels, fill = about.pop("labels"), about.pop("fill")
+            made = cls(**_with_tuples(about), transformers=transformers)
+            made.labels_are = None if labels is None else Labels(**_with_tuples(labels))
+            made.fill = None if fill is None else np.array(fill[1]).reshape(fill[0])
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(error) from None
         return made
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _kinds(frame: Any) -> dict[str, str]:
@@ -338,36 +339,6 @@ def _kinds(frame: Any) -> dict[str, str]:
 
     known = {pl.Int64: "whole", pl.Float64: "number", pl.Boolean: "boolean"}
     return {name: known.get(dtype.base_type(), "text") for name, dtype in frame.schema.items()}
-
-
-def _of_equal_size(pieces: Iterable[Raw]) -> Iterator[Raw]:
-    """Yields the same examples in pieces of `ROWS` each, so that no sum depends on how they were cut before."""
-    rest: Any = None
-    raw: Raw | None = None
-    for raw in pieces:
-        x = raw.x if rest is None or not len(rest) else _together([rest, raw.x])
-        start = 0
-        while len(x) - start >= ROWS:
-            yield replace(raw, x=x[start : start + ROWS])
-            start += ROWS
-        rest = x[start:]
-    if raw is not None and rest is not None and len(rest):
-        yield replace(raw, x=rest)
-
-
-def _together(parts: list[Any]) -> Any:
-    if isinstance(parts[0], np.ndarray):
-        return np.concatenate(parts)
-    import polars as pl
-
-    return pl.concat(parts)
-
-
-def _labels_together(pieces: Iterable[Raw]) -> Raw:
-    kept = [replace(raw, x=None) for raw in pieces]
-    if len(kept) == 1 or any(raw.y is None for raw in kept):
-        return kept[0]
-    return replace(kept[0], y=_together([raw.y for raw in kept]))
 
 
 def _float64(frame: Any) -> np.ndarray:

@@ -57,7 +57,7 @@ def open_source(data: Any = None, reading: Reading | None = None, like: Any = No
 
         return Arrays(data)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, (dict, tuple, bytes)):
-        from .mapped import Mapped  # pyright: ignore[reportMissingImports]
+        from .mapped import Mapped
 
         return Mapped(data, reading)
     raise DataError(
@@ -230,6 +230,8 @@ def _saved_to_disk(path: Path, reading: Reading, like: Any) -> Source:
 
 def _hugging_face(data: Any, name: str, reading: Reading, like: Any, source: str | None = None) -> Source:
     """Returns the source of a Hugging Face data set: a table where all its columns are plain."""
+    if not hasattr(data, "__len__"):
+        raise DataError("the data set is a stream, which is not read; save it with save_to_disk, and give the folder.")
     if isinstance(data, dict):
         raise DataError(
             f"the data set has several parts, {', '.join(data)}; give one of them as data, and another as held_out."
@@ -240,6 +242,6 @@ def _hugging_face(data: Any, name: str, reading: Reading, like: Any, source: str
         from .frames import hugging_face
 
         return _table(hugging_face(data, name, source), reading, like)
-    from .mapped import Mapped  # pyright: ignore[reportMissingImports]
+    from .mapped import Mapped
 
     return Mapped(data, reading)

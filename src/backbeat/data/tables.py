@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..errors import DataError
-from .cells import NUMBERS, Found, as_kind
-from .columns import choose_columns, columns_like, held_by, listed
+from .cells import EXACT, NUMBERS, Found, as_kind
+from .columns import LABEL_NAMES, choose_columns, columns_like, held_by, listed, names_of
 from .delimited import Rows
 from .raw import Raw, Reading
 
 _EXACT = 1 << 24  # float32 holds every whole number up to here
+_MANY = 10  # rows from which on a column that counts them is no accident
 _MOST_TEXTS = 100  # different texts that a column may have although most rows differ
 _IMAGE_ENDS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -75,7 +77,12 @@ class Table:
                 rows.names, rows.name, label=r.label, inputs=r.inputs, weight=r.weight, held_out=r.held_out
             )
         else:
-            self.columns = columns_like(like.input_names, like.label_names, rows.names, rows.name, weight=r.weight)
+            inputs, labels = like.input_names, like.label_names
+            if like.kind != "table":  # of images, whose names are in the table's one other column
+                labels = [name for name in names_of(r.label, "label") or LABEL_NAMES if name in rows.names]
+                others = [name for name in rows.names if name not in (*labels, r.weight, r.held_out)]
+                inputs = names_of(r.inputs, "inputs") or others
+            self.columns = columns_like(inputs, labels, rows.names, rows.name, weight=r.weight)
         self.kinds: dict[str, str] = {}
         self._notes: tuple[str, ...] = ()
 
@@ -141,8 +148,6 @@ class Table:
             first = False
 
     def _noted(self, raw: Raw) -> Raw:
-        from dataclasses import replace
-
         return replace(raw, notes=self._notes)
 
     def _survey(self, pieces: Iterator[Rows]) -> None:
@@ -157,6 +162,7 @@ class Table:
         self.kinds = {name: each.kind(comma=comma) for name, each in found.items()}
         for each in found.values():
             self._check(each)
+        self._set_aside(found)
         self._check_inputs(found)
         self._notes = tuple(self._said(found, n_bad))
 
@@ -167,10 +173,15 @@ class Table:
         where = f"{self.name}: the column {name!r}"
         if kind == "mixed" and what == "label" and found.texts is not None and wanted is None:
             kind = self.kinds[name] = "mixed" if found.n_numbers > _MOST_TEXTS else "text"
-        must_be_number = kind == "mixed" or (what == "weight") or (wanted in NUMBERS)
-        if must_be_number and kind not in (*NUMBERS, "empty") and not (kind == "boolean" and wanted is None):
+        if kind == "number" and what == "label" and found.whole and found.greatest >= EXACT and not found.n_infinite:
+            self.kinds[name] = "text"  # names of classes that float64 would run into one another
+        if what == "weight" and kind not in NUMBERS and found.n_filled:
+            row, text = found.first.get("other", found.first.get("text", (0, "")))
+            at = f": {text!r} in {self._rows.row_word} {row} is none" if row else ""
+            raise DataError(f"{where} is the weight of each example, so it must hold numbers{at}.")
+        if (kind == "mixed" or wanted in NUMBERS) and kind not in (*NUMBERS, "empty"):
             if "text" not in found.first:
-                raise DataError(f"{where} holds no numbers, which the {what} has to be; give numbers.")
+                raise DataError(f"{where} holds no numbers, as it did when the preparation was fitted; give numbers.")
             row, text = found.first.get("other", found.first["text"])
             n_texts = found.n_filled - found.n_numbers
             comma = " with a decimal comma" if found.n_comma == n_texts else ""
@@ -182,18 +193,29 @@ class Table:
         if wanted is not None and kind != "empty":
             self.kinds[name] = kind if wanted in NUMBERS and kind in NUMBERS else wanted
         if found.n_missing and (what in ("label", "weight", "held_out") or self._reading.missing == "refuse"):
-            row, _ = found.first["missing"]
+            at = f"{self._rows.row_word} {found.first['missing'][0]}"
             remedy = "fill it in" if what != "input" else "fill it in, or let it be imputed with missing='impute'"
             raise DataError(
-                f"{where} ({what}) has {found.n_missing} empty cells, the first in {self._rows.row_word} {row}; "
+                f"{where} ({what}) has {_cells(found.n_missing, 'empty cell')}, the first in {at}; "
                 f"{remedy}, or remove the row."
             )
         if found.n_infinite and not (what == "input" and self._reading.missing == "impute"):
             row, text = found.first["infinite"]
+            at = f"{self._rows.row_word} {row}"
             raise DataError(
-                f"{where} holds {found.n_infinite} infinite numbers, the first ({text}) in {self._rows.row_word} {row}"
-                "; replace them, or let them be imputed with missing='impute'."
+                f"{where} holds {_cells(found.n_infinite, 'infinite number')}, the first ({text}) in {at}; "
+                "replace them, or let them be imputed with missing='impute'."
             )
+
+    def _set_aside(self, found: dict[str, Found]) -> None:
+        """Leaves out a column without a name that counts the rows: pandas writes its index so."""
+        if self._like is not None or self._reading.inputs is not None:
+            return
+        for name in getattr(self._rows, "unnamed", ()):
+            if name in self.columns.inputs and self.kinds[name] == "whole" and found[name].counts:
+                inputs = tuple(other for other in self.columns.inputs if other != name)
+                notes = (*self.columns.notes, f"{name}, which counts the rows, was left out.")
+                self.columns = replace(self.columns, inputs=inputs, notes=notes)
 
     def _check_inputs(self, found: dict[str, Found]) -> None:
         """Refuses inputs that nobody can learn from as they are: dates, and texts that differ in most rows."""
@@ -226,27 +248,31 @@ class Table:
     def _said(self, found: dict[str, Found], n_bad: int) -> Iterator[str]:
         """Yields sentences on what was recognised, counted or set aside."""
         yield from self._rows.notes
-        yield from (f"{self.name}: {note}" for note in self.columns.notes)
+        yield from self.columns.notes
         if n_bad:
-            yield f"{self.name}: {n_bad} lines with a wrong number of cells were left out"
+            yield f"Left out: {_cells(n_bad, 'line')} with a wrong number of cells."
         comma = [name for name, kind in self.kinds.items() if kind == "comma"]
         if comma:
-            yield f"{self.name}: {listed(comma)}: numbers with a decimal comma"
+            yield f"Numbers with a decimal comma: {listed(comma)}."
         inputs = [found[name] for name in self.columns.inputs]
         empty = [f"{each.name} {each.n_missing}" for each in inputs if 0 < each.n_missing < each.n]
         if empty:
             markers = sorted({repr(text) for each in inputs for text in each.markers if text})
-            written = f" (also those written {', '.join(markers)})" if markers else ""
-            yield f"{self.name}: empty cells{written}: {listed(empty)}"
+            written = f" (also those with {', '.join(markers)})" if markers else ""
+            yield f"Empty cells{written}: {listed(empty)}."
         infinite = [f"{each.name} {each.n_infinite}" for each in inputs if each.n_infinite]
         if infinite:
-            yield f"{self.name}: infinite numbers, imputed as empty cells are: {listed(infinite)}"
+            yield f"Infinite numbers, which count as empty cells: {listed(infinite)}."
         for each in inputs:
-            if self.kinds[each.name] == "whole" and each.greatest > _EXACT:
+            if self.kinds[each.name] != "whole":
+                continue
+            if each.greatest > _EXACT:
                 yield (
-                    f"{self.name}: {each.name!r} holds whole numbers up to {each.greatest:.0f}, which float32 cannot "
-                    "tell apart, and which look like a number of the row; leave it out by naming the other inputs"
+                    f"{each.name!r} holds whole numbers up to {each.greatest:.0f}, which float32 cannot tell apart; it "
+                    "looks like the number of something, so leave it out by naming the other inputs."
                 )
+            elif each.counts and each.n >= _MANY:
+                yield f"{each.name!r} only counts the rows; leave it out by naming the other inputs."
 
     def _raw(self, rows: Rows) -> Raw:
         """Returns rows as examples."""
@@ -254,6 +280,9 @@ class Table:
 
         c, kinds = self.columns, self.kinds
         made = {name: as_kind(rows.frame[name], kinds[name]).alias(name) for name in c.all}
+        for name in c.all:
+            if made[name].dtype == pl.Enum and (name in c.inputs or len(self._rows.files) > 1):
+                made[name] = made[name].cast(pl.String)
         if self._reading.missing == "impute":
             for name in c.inputs:
                 if made[name].dtype == pl.Float64:
@@ -272,3 +301,7 @@ class Table:
             self.name,
             self.source,
         )
+
+
+def _cells(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
