@@ -14,14 +14,14 @@ import pytest
 from jax import lax
 
 import backbeat as bb
-from backbeat import export as module
 from backbeat.errors import MissingExtraError, SettingsError
 from backbeat.export import KINDS, export
+from backbeat.export import write as module
 from backbeat.saved import load_run
 
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed: pip install 'backbeat[onnx]'")
 # float32 sums in another order: some 1e-7 of outputs of about 10
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE: Any = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def run_onnx(path: Path, x: np.ndarray) -> np.ndarray:
 
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     (inputs,) = session.get_inputs()
-    return session.run(None, {inputs.name: x})[0]
+    return np.asarray(session.run(None, {inputs.name: x})[0])
 
 
 def numpy_mlp(arrays: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -59,7 +59,8 @@ def test_onnxruntime_gives_the_same_outputs_for_any_batch(runs, model, tmp_path)
         np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", some), run.predict_raw(some), **CLOSE)
     assert done.difference < 1e-4
     beside = json.loads((tmp_path / "net.onnx.json").read_text())
-    assert beside["inputs"] == {"name": "inputs", "shape": ["batch", 8, 8], "dtype": "float32"}
+    inputs = {"name": "inputs", "shape": ["batch", 8, 8], "dtype": "float32", "are": "as in training"}
+    assert beside["inputs"] == inputs
     assert beside["outputs"]["n"] == 10
 
 
@@ -115,7 +116,7 @@ def test_every_kind_of_max_pooling_is_run_by_onnxruntime(kind, tmp_path):
 
     pair = (lambda key: {"weight": jax.random.normal(key, (n_features, 10))}, apply)
     run = bb.fit(pair, "digits", duration="1 epoch", run=tmp_path / "run")
-    export(load_run(run.folder, model=pair), "onnx", tmp_path / "net.onnx")
+    export(load_run(tmp_path / "run", model=pair), "onnx", tmp_path / "net.onnx")
     x = run.job.dataset.x[:9]
     np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", x), run.predict_raw(x), **CLOSE)
 

@@ -57,7 +57,8 @@ def test_probabilities_are_those_of_the_softmax_in_numpy(digits):
     saved = load_run(digits.folder)
     logits = saved.outputs(digits.job.dataset.x[:50]).astype(np.float64)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    np.testing.assert_allclose(saved.probabilities(logits), powers / powers.sum(axis=1, keepdims=True), rtol=1e-12)
+    found: Any = saved.probabilities(logits)
+    np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), rtol=1e-12)
 
 
 def test_names_of_classes_come_back(tmp_path):
@@ -190,7 +191,7 @@ def change_record(change: Any) -> Any:
         pytest.param(change_record(lambda r: r["saved"].pop("loss_kind")), "is damaged", id="half"),
         pytest.param(change_record(lambda r: r["saved"].update(model="mpl:3")), "mpl:3", id="model"),
         pytest.param(change_record(lambda r: r["saved"].update(n_outputs="many")), "is damaged", id="type"),
-        pytest.param(change_record(lambda r: r["saved"].update(prepared=True)), "preparation.skops", id="preparation"),
+        pytest.param(change_record(lambda r: r["saved"].update(prepared=True)), "preparation.zip", id="preparation"),
         pytest.param(lambda run: shutil.rmtree(run), "is not there", id="gone"),
         pytest.param(lambda run: (shutil.rmtree(run), run.write_text("")), "is a file", id="file"),
     ],

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .data import Dataset, load, split
+from .data.columns import listed
 from .errors import DataError, SettingsError
 from .evaluate import block_for, evaluator, scores
-from .saved import SavedRun
+from .saved import SavedRun, unseen_texts
 from .stretch import Data
 
 
@@ -65,7 +66,7 @@ def assess(saved: SavedRun, data: Any = None) -> Assessment:
         >>> found = assess(load_run(folder))
         >>> found.n, found.confusion.shape
         (359, (10, 10))
-        >>> abs(found.scores["accuracy"] - run.history["held_out_accuracy"][-1]) < 1e-6
+        >>> bool(abs(found.scores["accuracy"] - run.history["held_out_accuracy"][-1]) < 1e-6)
         True
     """
     notes = list(saved.notes)
@@ -122,16 +123,17 @@ def part_of(dataset: Dataset, where: np.ndarray) -> Dataset:
 
 def with_labels(saved: SavedRun, data: Any) -> Dataset:
     """Returns new data with labels, prepared as the run's own was."""
-    from .data import open_source
-
-    raw = open_source(data, saved.reading).read()
+    raw = saved.source(data).read()
     if raw.y is None:
-        raise DataError(f"{raw.name} has no labels to compare with; add them, or use predict.")
+        names = saved.label_names
+        column = "" if names is None else f" (no column {listed(map(repr, names))})"
+        raise DataError(f"{raw.name} has no labels to compare with{column}; add them, or use predict.")
     if not len(raw):
         raise DataError(f"{raw.name}: there are no examples in it; give at least one.")
     x, y = saved.inputs(raw), labels(saved, raw)
     weight = None if raw.weight is None else np.asarray(raw.weight, np.float32)
-    return Dataset(x, y, weight, raw.name, saved.classes, notes=raw.notes)
+    notes = (*raw.notes, *unseen_texts(saved))
+    return Dataset(x, y, weight, raw.name, saved.classes, notes=notes)
 
 
 def labels(saved: SavedRun, raw: Any) -> np.ndarray:

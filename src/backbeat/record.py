@@ -4,7 +4,7 @@ settings.toml        what was asked for; `backbeat train --settings settings.tom
 environment.json     versions, machine, device
 events.jsonl         one line an event, written as it happens
 record.json          the whole run as a report shows it, and what `saved.load_run` needs to read the model back
-preparation.skops    what makes inputs of new data, where the data was prepared
+preparation.zip      what makes inputs of new data, where the data was prepared
 model.safetensors    the final parameters, named dense_0/weight, dense_0/bias, ...
 """
 
@@ -24,7 +24,7 @@ from .folder import create_folder, environment, plain, settings_text, write_json
 from .models import n_parameters, parse_model
 
 FORMAT = 1
-PARAMETERS, PREPARATION = "model.safetensors", "preparation.skops"
+PARAMETERS, PREPARATION = "model.safetensors", "preparation.zip"
 OWN_FILES = ("settings.toml", "environment.json", "events.jsonl", "record.json", PARAMETERS, PREPARATION)
 BUILT_IN = ("mlp", "linear", "cnn")  # networks whose text says all of them
 _NEEDED = {

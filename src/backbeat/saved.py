@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .config import Settings
-from .data import Reading
+from .data import Reading, open_source
+from .data.raw import Raw, Source
 from .errors import DataError, SettingsError
 from .losses import Loss, loss_for
 from .models import Model, model_for, parse_model
@@ -56,6 +56,7 @@ class SavedRun:
         classes: their names, None for numbers from 0.
         preparation: what makes inputs of what was read; None for inputs as they are.
         notes: sentences that who uses it should read.
+        read_as: settings of the reading that new data has and the run's own had not, such as {"resize": "8x8"}.
     """
 
     folder: Path
@@ -70,37 +71,70 @@ class SavedRun:
     classes: tuple[str, ...] | None = None
     preparation: Any = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+    read_as: dict[str, Any] = field(default_factory=dict)
 
     @property
     def reading(self) -> Reading:
         """How the run's data was read."""
         known = {k: v for k, v in self.record["settings"].items() if k in Reading.__dataclass_fields__}
-        return Reading.of(Settings.of(known))
+        own = getattr(self.preparation, "transformers", {}).get("own")  # the settings have only its name
+        return Reading(**(known | ({} if own is None else {"prepare": own}) | self.read_as))
+
+    def with_reading(self, *, resize: str | None = None, skip_bad: bool = False) -> SavedRun:
+        """Returns the run with new data read in another way than its own was.
+
+        Args:
+            resize: the size that images are brought to, such as "28x28"; None for as in training.
+            skip_bad: whether what cannot be read is left out and counted, if it was not in training.
+        """
+        given = ({} if resize is None else {"resize": resize}) | ({"skip_bad": True} if skip_bad else {})
+        return replace(self, read_as={**self.read_as, **given})
 
     @property
     def label_names(self) -> list[str] | None:
         """The names of the columns that are predicted, where the data had names for them."""
-        label = self.record["settings"].get("label")
-        return None if label is None else [name.strip() for name in str(label).split(",")]
+        names = getattr(self.preparation, "label_names", ())
+        return list(names) or None
 
     @property
     def example_floats(self) -> int:
         """Numbers that are kept of one example on its way through the network."""
         return max(1, int(self.record["saved"]["example_floats"]))
 
-    def inputs(self, raw: Any) -> np.ndarray:
+    def inputs(self, raw: Raw) -> np.ndarray:
         """Returns the inputs `[n, ...]` that the network takes, of examples as they were read.
+
+        Images are brought to the channels of those trained on: grey ones repeat theirs, colours become grey.
 
         Raises:
             DataError: examples of another shape than those trained on, or that the preparation refuses.
         """
+        if raw.kind == "image":
+            raw = replace(raw, x=_with_channels(np.asarray(raw.x), self.input_shape))
         x = np.asarray(raw.x if self.preparation is None else self.preparation.inputs(raw))
         if x.shape[1:] != self.input_shape:
+            raise DataError(self._misfit(raw, x.shape[1:]))
+        with np.errstate(over="ignore"):
+            x = x.astype(self.input_dtype, copy=False)
+        if x.dtype.kind == "f" and not (finite := np.isfinite(x).reshape(len(x), -1).all(axis=1)).all():
             raise DataError(
-                f"{raw.name}: one example has the shape {list(x.shape[1:])}, but the run was trained on "
-                f"{list(self.input_shape)}; give data like that."
+                f"{raw.name}: {np.count_nonzero(~finite):,} of {len(x):,} examples hold what is no finite number, the "
+                f"first is number {int(np.argmin(finite)) + 1}; remove or replace it."
             )
-        return x.astype(self.input_dtype, copy=False)
+        return x
+
+    def _misfit(self, raw: Raw, shape: tuple[int, ...]) -> str:
+        wanted = self.input_shape
+        if raw.kind != "image":
+            return (
+                f"{raw.name}: one example has the shape {list(shape)}, but the run was trained on {list(wanted)}; give "
+                "data like that."
+            )
+        size, trained = (f"{shape[0]}x{shape[1]}" for shape in (shape, wanted))
+        return (
+            f"{raw.name}: the images are {size} (height x width), but the run was trained on {trained}; --resize "
+            f"{trained} brings them to that."
+        )
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """Returns what the network gives for inputs `[n, ...]`: logits `[n, classes]` or values, in blocks of one size.
@@ -154,20 +188,43 @@ class SavedRun:
         Raises:
             DataError: data that cannot be read, or is of another form than what the run was trained on.
         """
-        return np.concatenate([self.named(self.decided(self.outputs(self.inputs(raw)))) for raw in self.pieces(data)])
+        return np.concatenate(
+            [self.named(self.decided(self.outputs(self.inputs(raw)))) for raw in pieces(self.source(data))]
+        )
 
-    def pieces(self, data: Any) -> Iterator[Any]:
-        """Yields new data as it is read, in pieces of bounded memory; see `predict`."""
-        from .data import open_source
+    def source(self, data: Any) -> Source:
+        """Returns what reads new data as the run's own was read."""
+        return open_source(data, self.reading, self.preparation)
 
-        source = open_source(data, self.reading)
-        n = 0
-        for raw in source.pieces(_PIECE_BYTES):
-            n += len(raw)
-            if len(raw):
-                yield raw
-        if not n:
-            raise DataError(f"{source.name}: there are no examples in it; give at least one.")
+
+def pieces(source: Source) -> Iterator[Raw]:
+    """Yields examples as they are read, in pieces of bounded memory.
+
+    Raises:
+        DataError: there are none.
+    """
+    n = 0
+    for raw in source.pieces(_PIECE_BYTES):
+        n += len(raw)
+        if len(raw):
+            yield raw
+    if not n:
+        raise DataError(f"{source.name}: there are no examples in it; give at least one.")
+
+
+def unseen_texts(saved: SavedRun) -> list[str]:
+    """Returns sentences on texts of tables that training never saw, counted since the last call."""
+    said = getattr(saved.preparation, "said_of_new", list)
+    return said()
+
+
+def _with_channels(x: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
+    """Returns images `[n, height, width]` or `[n, height, width, 3]`, grey or in colours as those trained on were."""
+    if x.ndim == 3 and len(wanted) == 3 and wanted[2] in (1, 3):
+        return np.repeat(x[..., None], wanted[2], axis=-1)
+    if x.ndim == 4 and x.shape[-1] == 3 and len(wanted) == 2:  # the weights of ITU-R 601-2, as Pillow rounds them
+        return ((x.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 0x8000) >> 16).astype(x.dtype)
+    return x
 
 
 @lru_cache(maxsize=32)
@@ -307,4 +364,9 @@ def _preparation(folder: Path, about: dict[str, Any]) -> Any:
         raise DataError(f"{path} cannot be read ({error.strerror}); the run has to be trained anew.") from None
     from .data.prepare import Preparation
 
-    return Preparation.from_bytes(data)
+    try:
+        return Preparation.from_bytes(data)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}); the run has to be trained anew.") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import SettingsError
-from .options import AsJson, OwnModel, Quiet, RunFolder
+from .options import AsJson, OwnModel, Quiet, Resize, RunFolder, SkipBad
 
 if TYPE_CHECKING:
     from ..assess import Assessment
@@ -29,6 +29,8 @@ def evaluate(
             name=["--output", "-o"], help="Where to draw, .png or .svg. Default: confusion.png in the run's folder."
         ),
     ] = None,
+    resize: Resize = None,
+    skip_bad: SkipBad = False,
     model: OwnModel = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -39,7 +41,7 @@ def evaluate(
     from ..saved import load_run
     from .console import bar, print_json, say
 
-    saved = load_run(run, model)
+    saved = load_run(run, model).with_reading(resize=resize, skip_bad=skip_bad)
     classes = saved.kind in ("classification", "binary")
     path = output or saved.folder / ("confusion.png" if classes else "predicted.png")
     check_picture(path)

@@ -45,10 +45,11 @@ def export(
         f"checked on {done.checked_on}: its outputs differ from the network's own by at most {done.difference:.2g} "
         f"(the largest output is {done.largest:.3g})"
     )
-    used = about(saved)
-    shape = ", ".join(map(str, used["inputs"]["shape"]))
-    prepared = "prepared as in training" if used["prepared"] else "as they were in training"
-    tell(f"inputs [{shape}] {saved.input_dtype}, {prepared}; outputs: {used['outputs']['meaning']}")
+    used = about(saved, to)
+    inputs, outputs = used["inputs"], used["outputs"]
+    shape = ", ".join(map(str, inputs["shape"]))
+    what = f"{inputs['are']} ({done.beside or 'the header'} says how)" if used["preparation"] else inputs["are"]
+    tell(f"inputs: {inputs['dtype']} [{shape}], {what}; outputs: {outputs['are']}")
     for path in (done.path, done.beside):
         if path is not None:
             print(path)

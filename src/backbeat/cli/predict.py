@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import SettingsError
-from .options import AsJson, OwnModel, Quiet, RunFolder
+from .options import AsJson, OwnModel, Quiet, Resize, RunFolder, SkipBad
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,8 @@ def predict(
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="Write to a .csv, .parquet, .json, .jsonl or .npy file.")
     ] = None,
+    resize: Resize = None,
+    skip_bad: SkipBad = False,
     model: OwnModel = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -43,7 +45,7 @@ def predict(
     from ..saved import load_run
     from .console import bar, print_json, say
 
-    saved = load_run(run, model)
+    saved = load_run(run, model).with_reading(resize=resize, skip_bad=skip_bad)
     check_output(output, data, saved)
     if proba and saved.kind not in ("classification", "binary"):
         raise SettingsError(f"--proba is for classes, but {saved.folder} predicts values; leave it out.")
@@ -87,14 +89,18 @@ def predicted(saved: SavedRun, data: Any, proba: bool, tell: Any) -> tuple[dict[
     """Returns the columns of the predictions, the array that `.npy` keeps, and sentences on the data."""
     import numpy as np
 
-    outputs, names, notes = [], [], []
-    for raw in saved.pieces(data):
+    from ..saved import pieces, unseen_texts
+
+    outputs, notes = [], []
+    source = saved.source(data)
+    for raw in pieces(source):
         outputs.append(saved.outputs(saved.inputs(raw)))
-        names += [str(name) for name in getattr(raw, "names", None) or ()]
-        notes += raw.notes
+        notes += [note for note in raw.notes if note not in notes]
         tell(sum(map(len, outputs)))
+    notes += unseen_texts(saved)
     values = np.concatenate(outputs)
-    columns = {"path": names} if len(names) == len(values) else {"row": list(range(1, len(values) + 1))}
+    names = [str(path) for path in getattr(source, "paths", ())]
+    columns: dict[str, Any] = {"path": names} if len(names) == len(values) else {"row": list(range(1, len(values) + 1))}
     columns |= columns_of(saved, values, proba)
     decided = saved.named(saved.decided(values))
     return columns, saved.probabilities(values) if proba else decided, notes

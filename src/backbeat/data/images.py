@@ -45,6 +45,11 @@ class Images:
         self._bad: dict[int, str] = {}
         self._sizes: dict[tuple[int, ...], int] = {}  # the shapes that were met, each with the index of one image
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files in the order of their examples, once all were read: without those that were left out."""
+        return [path for i, path in enumerate(self._paths) if i not in self._bad]
+
     def n_bytes(self) -> int:
         """Returns how many bytes the images take as float32."""
         return 4 * len(self._paths) * math.prod(self._shape)

@@ -7,7 +7,6 @@ network's own outputs is reported; a file that differs by more than rounding, or
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +17,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from .assess import held_out
-from .errors import BackbeatError, MissingExtraError, SettingsError, choose
-from .folder import plain, write_json, write_whole
-from .record import OWN_FILES, flat_params
-from .saved import SavedRun, read_parameters
+from ..assess import held_out
+from ..errors import BackbeatError, MissingExtraError, SettingsError, choose
+from ..folder import write_json, write_whole
+from ..record import OWN_FILES, flat_params
+from ..saved import SavedRun, read_parameters
+from .about import about, only_divides, takes_pixels
+from .onnx_graph import mend_pooling, quiet
 
 KINDS = ("safetensors", "onnx", "stablehlo")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -93,7 +94,8 @@ def export(saved: SavedRun, to: str, path: Path | None = None) -> Exported:
         unchecked = path.with_name(f".{path.name}-unchecked")
         try:
             write_whole(unchecked, lambda file: file.write(data), mode="wb")
-            difference = compared(_runner(saved, to, unchecked), x, own, to)
+            given = as_pixels(x) if takes_pixels(saved, to) else x
+            difference = compared(_runner(saved, to, unchecked), given, own, to)
             os.replace(unchecked, path)
         except OSError as error:
             raise SettingsError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
@@ -102,24 +104,8 @@ def export(saved: SavedRun, to: str, path: Path | None = None) -> Exported:
     beside = None
     if to != "safetensors":
         beside = path.with_name(f"{path.name}.json")
-        write_json(beside, about(saved))
+        write_json(beside, about(saved, to))
     return Exported(path, to, beside, checked_on, len(x), difference, float(np.abs(own).max()), (*saved.notes, *notes))
-
-
-def about(saved: SavedRun) -> dict[str, Any]:
-    """Returns what a program has to know that uses an exported file: inputs, outputs, classes, preparation."""
-    meaning = {
-        "classification": "logits; a softmax over the last axis gives probabilities",
-        "binary": "logits; a sigmoid gives probabilities",
-    }.get(saved.kind, "values")
-    described = getattr(saved.preparation, "described", None)
-    return plain({
-        "backbeat": saved.record["backbeat"], "model": saved.record["model"], "data": saved.record["data"]["name"],
-        "inputs": {"name": "inputs", "shape": ["batch", *saved.input_shape], "dtype": saved.input_dtype},
-        "outputs": {"name": "outputs", "n": saved.n_outputs, "meaning": meaning},
-        "classes": saved.classes, "labels": saved.label_names,
-        "prepared": saved.preparation is not None, "preparation": described() if described is not None else None,
-    })  # fmt: skip
 
 
 def examples(saved: SavedRun) -> tuple[np.ndarray, str, list[str]]:
@@ -135,7 +121,19 @@ def examples(saved: SavedRun) -> tuple[np.ndarray, str, list[str]]:
         shape = (_BLOCK, *saved.input_shape)
         whole = saved.input_dtype.startswith("int")  # of tokens, which there are at least two of
         x = rng.integers(0, 2, shape) if whole else rng.standard_normal(shape)
-        return x.astype(saved.input_dtype), f"{_BLOCK} random inputs", [f"Random inputs were used: {error}"]
+        x = x.astype(saved.input_dtype)
+        x = np.clip(np.rint(np.abs(x) * 100), 0, 255) / np.float32(255) if only_divides(saved.preparation) else x
+        return x, f"{_BLOCK} random inputs", [f"Random inputs were used: {error}"]
+
+
+def as_pixels(x: np.ndarray) -> np.ndarray:
+    """Returns inputs of 0..1 as the numbers of 0..255 that they were made of.
+
+    Example:
+        >>> as_pixels(np.array([0, 3, 255], np.float32) / np.float32(255)).tolist()
+        [0, 3, 255]
+    """
+    return np.rint(x * 255).astype(np.uint8)
 
 
 def compared(run: Callable[[np.ndarray], np.ndarray], x: np.ndarray, own: np.ndarray, to: str) -> float:
@@ -173,7 +171,7 @@ def as_safetensors(saved: SavedRun) -> bytes:
 
     from safetensors.numpy import save
 
-    return save(flat_params(saved.params), {"backbeat": json.dumps(about(saved), ensure_ascii=False)})
+    return save(flat_params(saved.params), {"backbeat": json.dumps(about(saved, "safetensors"), ensure_ascii=False)})
 
 
 def as_stablehlo(saved: SavedRun) -> bytes:
@@ -181,7 +179,11 @@ def as_stablehlo(saved: SavedRun) -> bytes:
     from jax import export as jax_export
 
     with _one_sentence("stablehlo"):
-        return bytes(jax_export.export(jax.jit(_network(saved)), platforms=PLATFORMS)(_any_batch(saved)).serialize())
+        return bytes(
+            jax_export.export(jax.jit(_network(saved, "stablehlo")), platforms=PLATFORMS)(
+                _any_batch(saved, "stablehlo")
+            ).serialize()
+        )
 
 
 def as_onnx(saved: SavedRun) -> bytes:
@@ -193,26 +195,29 @@ def as_onnx(saved: SavedRun) -> bytes:
     import json
 
     onnx, jax2onnx, _ = _onnx_libraries()
-    with _one_sentence("onnx"), _quiet():
+    with _one_sentence("onnx"), quiet():
         graph = jax2onnx.to_onnx(
-            _network(saved), [_any_batch(saved)],
+            _network(saved, "onnx"), [_any_batch(saved, "onnx")],
             model_name="backbeat", opset=_OPSET, input_names=["inputs"], output_names=["outputs"],
         )  # fmt: skip
     mend_pooling(graph)
-    onnx.helper.set_model_props(graph, {"backbeat": json.dumps(about(saved), ensure_ascii=False)})
+    onnx.helper.set_model_props(graph, {"backbeat": json.dumps(about(saved, "onnx"), ensure_ascii=False)})
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
 
 
-def _network(saved: SavedRun) -> Callable[[Any], Any]:
-    return lambda x: saved.model.apply(saved.params, x)
+def _network(saved: SavedRun, to: str) -> Callable[[Any], Any]:
+    """Returns the function of inputs alone that is exported."""
+    if not takes_pixels(saved, to):
+        return lambda x: saved.model.apply(saved.params, x)
+    return lambda x: saved.model.apply(saved.params, x.astype(np.float32) / np.float32(255))
 
 
-def _any_batch(saved: SavedRun) -> jax.ShapeDtypeStruct:
+def _any_batch(saved: SavedRun, to: str) -> jax.ShapeDtypeStruct:
     from jax import export as jax_export
 
     (batch,) = jax_export.symbolic_shape("batch")
-    return jax.ShapeDtypeStruct((batch, *saved.input_shape), np.dtype(saved.input_dtype))
+    return jax.ShapeDtypeStruct((batch, *saved.input_shape), np.dtype(about(saved, to)["inputs"]["dtype"]))
 
 
 def _runner(saved: SavedRun, to: str, path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -235,7 +240,7 @@ def _runner(saved: SavedRun, to: str, path: Path) -> Callable[[np.ndarray], np.n
 
 def _onnx_libraries() -> tuple[Any, Any, Any]:
     try:
-        with _quiet():
+        with quiet():
             import jax2onnx
             import onnx
             import onnxruntime
@@ -244,26 +249,6 @@ def _onnx_libraries() -> tuple[Any, Any, Any]:
             f"exporting to ONNX needs {error.name}, which is not installed; run: pip install 'backbeat[onnx]'"
         ) from None
     return onnx, jax2onnx, onnxruntime
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps off standard error what says nothing of the user's network.
-
-    jax2onnx logs, with a traceback, that examples of its own need dm_pix, and onnx_ir that values without a type have
-    none; both go to loggers of their own, and only these sentences are left out.
-    """
-    filters = {
-        "jax2onnx.plugins.plugin_system": lambda record: "dm_pix" not in record.getMessage(),
-        "onnx_ir.serde": lambda record: "value type for shape" not in record.getMessage(),
-    }
-    for name, keep in filters.items():
-        logging.getLogger(name).addFilter(keep)
-    try:
-        yield
-    finally:
-        for name, keep in filters.items():
-            logging.getLogger(name).removeFilter(keep)
 
 
 @contextmanager
@@ -280,80 +265,3 @@ def _one_sentence(to: str) -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(".")[:200]
-
-
-def mend_pooling(model: Any) -> None:
-    """Moves the axes of max-pooling so that onnxruntime runs it; changes the ONNX model given.
-
-    jax2onnx 0.17 writes a window over all axes, such as `[1, 2, 2, 1]`, for an array that got two axes more before it;
-    onnxruntime takes windows over one to three axes. Two axes whose window is 1 become batch and channel instead.
-    """
-    from onnx import helper
-
-    graph = model.graph
-    made_by = {name: node for node in graph.node for name in node.output}
-    for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
-        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in pool.attribute}
-        order = pooling_order(given)
-        after = [node for node in graph.node if pool.output[0] in node.input]
-        if order is None or len(after) != 1 or after[0].op_type != "Squeeze":
-            continue
-        source = pool.input[0]
-        while source in made_by and made_by[source].op_type == "Unsqueeze":
-            source = made_by[source].input[0]
-        rank, windows = len(order), order[2:]
-        per_axis = ("kernel_shape", "strides", "dilations")
-        settings: dict[str, Any] = {name: [given[name][axis] for axis in windows] for name in per_axis if name in given}
-        if "pads" in given:
-            settings["pads"] = [given["pads"][axis + end] for end in (0, rank) for axis in windows]
-        name, result = pool.output[0], after[0].output[0]
-        back = [order.index(axis) for axis in range(rank)]
-        mended = [
-            helper.make_node("Transpose", [source], [f"{name}_in"], perm=order),
-            helper.make_node("MaxPool", [f"{name}_in"], [f"{name}_out"], **settings),
-            helper.make_node("Transpose", [f"{name}_out"], [result], perm=back),
-        ]
-        place = list(graph.node).index(pool)
-        graph.node.remove(pool)
-        graph.node.remove(after[0])
-        for node in reversed(mended):
-            graph.node.insert(place, node)
-    _drop_unused(graph)
-
-
-def pooling_order(given: dict[str, Any]) -> list[int] | None:
-    """Returns the order of axes in which two without a window come first; None where the node is fine as it is.
-
-    Example:
-        >>> pooling_order({"kernel_shape": [1, 2, 2, 1], "strides": [1, 2, 2, 1]})
-        [0, 3, 1, 2]
-        >>> pooling_order({"kernel_shape": [2, 2]}) is None
-        True
-    """
-    kernel = given["kernel_shape"]
-    rank = len(kernel)
-    ones, zeros = [1] * rank, [0] * (2 * rank)
-    strides, pads = given.get("strides", ones), given.get("pads", zeros)
-    still = [i for i in range(rank) if kernel[i] == strides[i] == 1 and not pads[i] and not pads[i + rank]]
-    if not 3 < rank <= 5 or len(still) < 2:
-        return None
-    first, last = still[0], still[-1]
-    return [first, last, *(axis for axis in range(rank) if axis not in (first, last))]
-
-
-def _drop_unused(graph: Any) -> None:
-    """Removes nodes, constants and notes on values that nothing refers to any more."""
-    while True:
-        used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-        unused = [node for node in graph.node if not used.intersection(node.output)]
-        if not unused:
-            break
-        for node in unused:
-            graph.node.remove(node)
-    kept = [constant for constant in graph.initializer if constant.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    made = used | {name for node in graph.node for name in node.output}
-    known = [value for value in graph.value_info if value.name in made]
-    del graph.value_info[:]
-    graph.value_info.extend(known)
