@@ -39,7 +39,7 @@ OrderName = Annotated[
 ]
 ShortBatch = Annotated[str, Parameter(help="keep, drop or carry a last batch that is not full.")]
 HeldOut = Annotated[
-    int | float | str,
+    float | str,
     Parameter(
         group=_DATA,
         help="What is not trained on: a share, a file with other examples, or the column that says which.",
