@@ -80,7 +80,7 @@ def refused(capsys, *arguments):
         (["train", "--schedule", "cosine", "--for", "1 s"], ["cosine over 20 epochs"]),
         (["train", "--evry", "3"], ["--evry", "--every"]),
         (["train", "nowhere.npz"], ["nowhere.npz", "not there"]),
-        (["train", "letters.parquet"], ["letters.parquet", ".npz"]),
+        (["train", "letters.parquet"], ["letters.parquet", "not there"]),
         (["train", "--settings", "nowhere.toml"], ["nowhere.toml"]),
         (["compare", "--budget", "ten"], ["budget='ten'", "60 s"]),
         (["compare", "--budget", "3 epochs"], ["3 epochs", "60 s"]),
