@@ -42,6 +42,7 @@ class Found:
         first: the rows where something was first seen: "missing", "infinite", "text", "comma"; with the text.
         given: the kind, where the column's type says it.
         counts: whether the numbers are 0, 1, 2 and so on, or begin at 1.
+        origin: the first number.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Found:
     first: dict[str, tuple[int, str]] = field(default_factory=dict)
     given: str | None = None
     counts: bool = True
+    origin: float | None = None
 
     @property
     def n_filled(self) -> int:
@@ -106,7 +108,8 @@ class Found:
         """Returns whether numbers count on from those before."""
         start, n = numbers[0], len(numbers)
         before = self.n_numbers - n
-        if start not in (before, before + 1) or numbers[-1] - start != n - 1:
+        self.origin = start if self.origin is None else self.origin
+        if self.origin not in (0, 1) or start != before + self.origin or numbers[-1] - start != n - 1:
             return False
         return bool((numbers.diff().drop_nulls() == 1).all())
 

@@ -51,7 +51,7 @@ def of_bytes(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
             about = json.loads(archive.read(_ABOUT))
             kept = archive.read(_TRANSFORMERS) if _TRANSFORMERS in archive.namelist() else None
         names = about.pop(_NAMES)
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, AttributeError, EOFError) as error:
         raise damaged(error) from None
     if names and kept is None:
         raise DataError(

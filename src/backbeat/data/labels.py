@@ -107,7 +107,8 @@ def _float64() -> Any:
 
 def _unseen(name: str, column: str, unseen: list[Any], n: int, known: tuple[str, ...]) -> DataError:
     return DataError(
-        f"{name}{column}: {n} examples have a label that training never saw, {listed(map(repr, unseen), 5)}; it knows "
+        f"{name}{column}: {n:,} example{'s have' if n != 1 else ' has'} a label that training never saw, "
+        f"{listed(map(repr, unseen), 5)}; it knows "
         f"{listed(known)}: correct the labels, or remove these examples."
     )
 

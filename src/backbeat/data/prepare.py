@@ -197,7 +197,8 @@ class Preparation:
     def said_of_new(self) -> list[str]:
         """Returns sentences on texts that training never saw, met since the last call."""
         said = [
-            f"{name!r}: {n} cells hold a text that the training part never has; they count as no category."
+            f"{name!r}: {n:,} cell{'s hold' if n != 1 else ' holds'} a text that the training part never has, and so "
+            "no category."
             for name, n in self.unseen.items()
         ]
         self.unseen = Counter()

@@ -99,7 +99,8 @@ class Table:
     @property
     def without_labels(self) -> str:
         """What to say where labels are needed and there are none."""
-        return f"{self.name} lacks the columns of labels; add them."
+        names = () if self._like is None else self._like.label_names
+        return f"{self.name} has no labels; add the column{'s' * (len(names) != 1)} {listed(names)}."
 
     def files(self) -> list[Path]:
         """Returns the files that are read; none for a table in memory."""
