@@ -215,13 +215,18 @@ def model_text(architecture: Any) -> str | None:
 
 
 def found_folder(run: Path) -> Path:
-    """Returns the folder that a person means by RUN: a path that is there or has a slash, else a name under `runs/`.
+    """Returns the folder that a person means by RUN: a path, or a name under `runs/`.
+
+    A folder of that name which is no run, such as that of the data, does not hide the run.
 
     Example:
         >>> found_folder(Path("2026-11-23-lively-fern")).as_posix()
         'runs/2026-11-23-lively-fern'
     """
-    return run if run.exists() or len(run.parts) > 1 else Path("runs") / run
+    named = Path("runs") / run
+    if len(run.parts) > 1 or (run.exists() and not named.exists()):
+        return run
+    return run if any((run / name).exists() for name in ("record.json", "events.jsonl")) else named
 
 
 def read_record(folder: Path) -> dict[str, Any]:
