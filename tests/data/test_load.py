@@ -173,7 +173,7 @@ def test_a_frame_and_its_labels():
         data = load((x, y))
         assert data.classes == ("ash", "birch", "cedar")
         assert data.preparation.feature_names == ("a", "label")
-        np.testing.assert_array_equal(data.y, np.searchsorted(data.classes, KINDS))
+        np.testing.assert_array_equal(data.y, np.searchsorted(["ash", "birch", "cedar"], KINDS))
     weights = np.arange(N) + 1.0
     weighed = load((frame, KINDS, weights))
     np.testing.assert_array_equal(weighed.weight, weights.astype(np.float32))

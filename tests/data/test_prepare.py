@@ -35,7 +35,11 @@ FRAME = pl.DataFrame(NUMBERS, schema=["p", "q", "r"]).with_columns(
 LABELS = pl.DataFrame({"label": [*"ab" * (N // 2)]})
 TABLE = Raw("table", FRAME, LABELS, name="t")
 # float32 rounds what float64 computes; the moments themselves are summed in another order than scikit-learn's
-ROUNDING = {"rtol": 1e-6, "atol": 1e-6}
+ROUNDING = 1e-6
+
+
+def assert_equal_to_rounding(found: Any, wanted: Any) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=ROUNDING, atol=ROUNDING)
 
 
 def by_scikit_learn(train: pl.DataFrame, frame: pl.DataFrame) -> np.ndarray:
@@ -46,7 +50,7 @@ def by_scikit_learn(train: pl.DataFrame, frame: pl.DataFrame) -> np.ndarray:
         sparse_threshold=0,
     )
     as_float = [pl.col(name).cast(pl.Float64).fill_null(float("nan")) for name in ("p", "q", "r", "n")]
-    return made.fit(train.with_columns(as_float)).transform(frame.with_columns(as_float))
+    return np.asarray(made.fit(train.with_columns(as_float)).transform(frame.with_columns(as_float)))
 
 
 def test_inputs_are_those_of_scikit_learn():
@@ -54,7 +58,7 @@ def test_inputs_are_those_of_scikit_learn():
     x = preparation.inputs(TABLE)
     assert x.dtype == np.float32
     assert x.ctypes.data % 64 == 0
-    np.testing.assert_allclose(x, by_scikit_learn(FRAME, FRAME), **ROUNDING)
+    assert_equal_to_rounding(x, by_scikit_learn(FRAME, FRAME))
     assert preparation.feature_names == (
         "p", "q", "r", "n", "colour=amber", "colour=blue", "colour=cyan", "on=false", "on=true",
     )  # fmt: skip
@@ -64,7 +68,7 @@ def test_inputs_are_those_of_scikit_learn():
 def test_only_the_training_part_is_learnt_from():
     part = TABLE.take(np.arange(50, 120))
     x = Preparation.of(Reading(), "table").fit([part]).inputs(TABLE)
-    np.testing.assert_allclose(x, by_scikit_learn(part.x, FRAME), **ROUNDING)
+    assert_equal_to_rounding(x, by_scikit_learn(part.x, FRAME))
     np.testing.assert_allclose(x[50:120, :4].mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(x[50:120, :4].std(axis=0), 1, atol=1e-6)
 
@@ -73,7 +77,7 @@ def test_empty_cells_are_the_mean_of_the_rest():
     frame = FRAME.with_columns(p=pl.when(pl.col("n") > 4).then(None).otherwise("p"))
     raw = Raw("table", frame, LABELS)
     x = Preparation.of(Reading(), "table").fit([raw]).inputs(raw)
-    np.testing.assert_allclose(x, by_scikit_learn(frame, frame), **ROUNDING)
+    assert_equal_to_rounding(x, by_scikit_learn(frame, frame))
     np.testing.assert_array_equal(x[frame["p"].is_null().to_numpy(), 0], 0)
 
 
@@ -104,7 +108,7 @@ def test_columns_that_tell_nothing_are_set_aside_and_said():
         same=pl.lit(3.5), none=pl.lit(None, pl.Float64), alike=pl.lit("x"), gone=pl.lit(None, pl.String)
     )
     preparation = Preparation.of(Reading(), "table").fit([Raw("table", frame, LABELS)])
-    np.testing.assert_allclose(preparation.inputs(Raw("table", frame)), by_scikit_learn(FRAME, FRAME), **ROUNDING)
+    assert_equal_to_rounding(preparation.inputs(Raw("table", frame)), by_scikit_learn(FRAME, FRAME))
     assert preparation.notes == (
         "Set aside, because they are empty in all training examples: none, gone.",
         "Set aside, because they are the same in all training examples: same, alike.",
@@ -259,7 +263,7 @@ def test_a_users_own_transformer_gets_a_frame_with_names_and_stays_as_it_was():
     preparation = Preparation.of(Reading(prepare=own), "table").fit([part])
     x = preparation.inputs(TABLE)
     assert not hasattr(own, "transformers_")
-    wanted = ColumnTransformer(own.transformers, sparse_threshold=0).fit(part.x).transform(FRAME)
+    wanted = np.asarray(ColumnTransformer(own.transformers, sparse_threshold=0).fit(part.x).transform(FRAME))
     np.testing.assert_allclose(x, wanted, rtol=1e-6)  # float32 of float64
     assert x.dtype == np.float32
     assert preparation.feature_names == ("n__q", "n__p", "c__colour_amber", "c__colour_blue", "c__colour_cyan")
@@ -275,7 +279,7 @@ def test_a_users_own_transformer_over_pieces():
     pieces = [Raw("array", piece, np.arange(len(piece)) % 2) for piece in np.array_split(NUMBERS, 4)]
     preparation = Preparation.of(Reading(prepare=StandardScaler()), "array").fit(pieces)
     wanted = StandardScaler().fit_transform(NUMBERS)
-    np.testing.assert_allclose(preparation.inputs(Raw("array", NUMBERS)), wanted, **ROUNDING)
+    assert_equal_to_rounding(preparation.inputs(Raw("array", NUMBERS)), wanted)
     with pytest.raises(DataError, match="PCA cannot be fitted piece by piece"):
         Preparation.of(Reading(prepare=PCA(2)), "array").fit(pieces)
 

@@ -341,7 +341,8 @@ def test_dates_of_pandas_are_refused_by_name():
 def test_tables_of_scikit_learn():
     from sklearn.datasets import load_iris
 
-    made, bunch = built_in("iris"), load_iris()
+    made = built_in("iris")
+    bunch: Any = load_iris()
     x = made.frame.drop("target").to_numpy()
     np.testing.assert_array_equal(x, bunch.data)
     assert made.frame["target"].to_list() == bunch.target_names[bunch.target].tolist()

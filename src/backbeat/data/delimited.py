@@ -57,7 +57,8 @@ class Delimited:
     row_word = "line"
 
     def __init__(self, path: Path, *, skip_bad: bool = False) -> None:
-        self.path, self.name, self.source = path, path.name, str(path.resolve())
+        self.path, self.name = path, path.name
+        self.source: str | None = str(path.resolve())
         self.files = [path]
         self._skip_bad, self._gz = skip_bad, path.suffix == ".gz"
         head = next(self._blocks(_HEAD_BYTES), b"").removeprefix(b"\xef\xbb\xbf")

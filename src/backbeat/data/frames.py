@@ -63,7 +63,8 @@ class Parquet:
     row_word = "row"
 
     def __init__(self, path: Path) -> None:
-        self.path, self.name, self.source = path, path.name, str(path.resolve())
+        self.path, self.name = path, path.name
+        self.source: str | None = str(path.resolve())
         self.files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
         self.notes = (
             [f"{path.name} has {len(self.files)} parts, read in the order of their names."]
