@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from backbeat.errors import SettingsError
 from backbeat.gradient import gradient
 from backbeat.models import RandomModel, model_for
 from backbeat.run import fit
@@ -122,5 +123,25 @@ def drops() -> Callable[..., None]:
         # 2400 numbers of deviation 1: the mean's deviation is 0.02, and five of those are allowed
         assert float(whole.mean()) == pytest.approx(1, abs=0.1)
         np.testing.assert_array_equal(built.apply(params, x), x)
+
+    return check
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Returns the check that a model is refused, made or applied, in one sentence with these words; it gives that."""
+
+    def applied(model: Any, x: np.ndarray) -> Any:
+        built = model_for(model, x.shape[1:], 3)
+        return built.apply(built.init(jax.random.key(0)), jnp.asarray(x))
+
+    def check(model: Any, x: np.ndarray, words: str, error: type[Exception] = SettingsError) -> str:
+        with pytest.raises(error) as caught:
+            applied(model, x)
+        sentence = str(caught.value)
+        assert words in sentence
+        assert "\n" not in sentence
+        assert sentence[-1] in ".?"
+        return sentence
 
     return check

@@ -102,18 +102,6 @@ def test_training_is_that_of_torch_optim(torch: Any, kind: str, data: Any, train
     assert run.job.model.trained(run.params) is module
 
 
-def refused(model: Any, x: np.ndarray, words: str, error: type[Exception] = SettingsError) -> str:
-    """Checks that a model is refused in one sentence with these words; returns it."""
-    with pytest.raises(error) as caught:
-        built = model_for(model, x.shape[1:], 3)
-        built.apply(built.init(jax.random.key(0)), jnp.asarray(x))
-    sentence = str(caught.value)
-    assert words in sentence
-    assert "\n" not in sentence
-    assert sentence[-1] in ".?"
-    return sentence
-
-
 def module_of(torch: Any, function: Any, **parts: Any) -> Any:
     """Returns a module with a linear layer 6-3 `lin` and these parts, whose forward pass is a function of (it, x)."""
 
@@ -130,7 +118,7 @@ def module_of(torch: Any, function: Any, **parts: Any) -> Any:
     return Own()
 
 
-def test_batch_normalisation_in_training_is_refused_and_trained_with_frozen_statistics(torch: Any, data: Any):
+def test_batch_normalisation_is_refused_and_trained_with_frozen_statistics(torch: Any, data: Any, refused: Any):
     nn = torch.nn
     net = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     x, y = data["rows"]()
@@ -150,7 +138,7 @@ def test_batch_normalisation_in_training_is_refused_and_trained_with_frozen_stat
     assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
 
 
-def test_what_writes_to_its_buffers_is_refused(torch: Any, data: Any):
+def test_what_writes_to_its_buffers_is_refused(torch: Any, data: Any, refused: Any):
     def in_place(self: Any, x: Any) -> Any:
         self.seen.add_(1)
         return self.lin(x)
@@ -188,7 +176,7 @@ def test_dropout_is_keyed_by_example(torch: Any, drops: Any):
     drops(nn.Sequential(nn.Dropout(0.5), Own().eval()))
 
 
-def test_where_training_is_evaluation_nothing_is_random(torch: Any, data: Any):
+def test_where_training_is_evaluation_nothing_is_random(torch: Any, data: Any, refused: Any):
     nn = torch.nn
     net = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5), nn.Linear(4, 3))
     assert isinstance(model_for(net, (6,), 3), RandomModel)
@@ -242,7 +230,7 @@ def test_tied_weights_stay_one(torch: Any, data: Any):
     np.testing.assert_allclose(net.one.weight.detach(), theirs.one.weight.detach(), rtol=2e-5, atol=2e-6)
 
 
-def test_frozen_weights_are_kept_and_take_part(torch: Any, data: Any):
+def test_frozen_weights_are_kept_and_take_part(torch: Any, data: Any, refused: Any):
     x, y = data["rows"]()
     net = dense(torch)
     net[0].requires_grad_(False)
@@ -286,29 +274,29 @@ def test_a_changed_module_is_not_taken_for_the_one_before(torch: Any, data: Any)
         pytest.param(lambda self, x: self.lin(x)[:, : int(x[0, 0])], id="slice"),
     ],
 )
-def test_forward_that_decides_by_values_is_refused_with_its_line(torch: Any, data: Any, forward: Any):
+def test_forward_that_decides_by_values_is_refused_with_its_line(torch: Any, data: Any, forward: Any, refused: Any):
     sentence = refused(module_of(torch, forward), data["rows"]()[0], "decides by the values in an array")
     assert f"(test_torch.py, line {forward.__code__.co_firstlineno})" in sentence
 
 
-def test_what_gives_no_one_tensor_is_refused(torch: Any, data: Any):
+def test_what_gives_no_one_tensor_is_refused(torch: Any, data: Any, refused: Any):
     refused(torch.nn.GRU(3, 4, batch_first=True), data["series"]()[0], "gives a tuple of 2 instead of one array")
     x, _ = data["rows"]()
     refused(module_of(torch, lambda self, x: self.lin(x).mean()), x, "the first axis must be that of the examples")
     refused(module_of(torch, lambda self, x: {"logits": self.lin(x)}), x, "gives a dict of 1")
 
 
-def test_a_wrong_width_is_one_sentence(torch: Any, data: Any):
+def test_a_wrong_width_is_one_sentence(torch: Any, data: Any, refused: Any):
     sentence = refused(torch.nn.Sequential(torch.nn.Linear(5, 3)), data["rows"]()[0], "cannot be applied to inputs of")
     assert "[1, 6]" in sentence
 
 
-def test_tensors_that_nobody_knows_of_are_refused(torch: Any, data: Any):
+def test_tensors_that_nobody_knows_of_are_refused(torch: Any, data: Any, refused: Any):
     net = module_of(torch, lambda self, x: self.lin(x) + self.held[0], held=[torch.ones(3)])
     refused(net, data["rows"]()[0], "register it with register_buffer")
 
 
-def test_types_and_places_that_cannot_be_trained_are_refused(torch: Any, data: Any):
+def test_types_and_places_that_cannot_be_trained_are_refused(torch: Any, data: Any, refused: Any):
     x, _ = data["rows"]()
     refused(dense(torch).double(), x, "0.weight is float64, but backbeat trains in float32")
     refused(dense(torch).half(), x, "call .float() on the module")
@@ -316,7 +304,7 @@ def test_types_and_places_that_cannot_be_trained_are_refused(torch: Any, data: A
     refused(module_of(torch, lambda self, x: self.lin(x), ids=torch.tensor([2**31])), x, "beyond 32 bits")
 
 
-def test_a_lazy_module_has_to_be_called_once(torch: Any, data: Any):
+def test_a_lazy_module_has_to_be_called_once(torch: Any, data: Any, refused: Any):
     x, _ = data["rows"]()
     net = torch.nn.Sequential(torch.nn.LazyLinear(3))
     refused(net, x, "0.weight is not known yet")
@@ -439,7 +427,7 @@ def test_two_threads_trace_at_a_time(torch: Any, data: Any):
         np.testing.assert_allclose(found[n], net(as_torch(torch, x[:n])).detach(), rtol=2e-5, atol=2e-6)
 
 
-def test_without_torchax_the_extra_is_named(torch: Any, monkeypatch: pytest.MonkeyPatch, data: Any):
+def test_without_torchax_the_extra_is_named(torch: Any, monkeypatch: pytest.MonkeyPatch, data: Any, refused: Any):
     monkeypatch.setitem(__import__("sys").modules, "torchax", None)
     sentence = refused(dense(torch), data["rows"]()[0], "needs torchax, which is not installed", MissingExtraError)
     assert "pip install 'backbeat[torch]'" in sentence

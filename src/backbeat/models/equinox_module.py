@@ -19,7 +19,7 @@ def equinox_model(source: Source) -> Adapted:
     """Returns the model of an Equinox module; its weights, all float arrays in it, are named by their path.
 
     The module is called with one example, and in training with its `key=` where it takes one; evaluation is
-    `equinox.nn.inference_mode`. Arrays of whole numbers and NumPy arrays stay as they are.
+    `equinox.nn.inference_mode`. Arrays of whole numbers stay as they are.
 
     Raises:
         SettingsError: stateful layers, such as batch normalisation.

@@ -1,4 +1,4 @@
-"""Keras 3 models on the JAX backend, through `stateless_call`; Keras's own `fit` and its optimizers are not used."""
+"""Keras 3 models on the JAX backend, called in a `StatelessScope`; Keras's own `fit` and optimizers are not used."""
 
 from __future__ import annotations
 
@@ -39,24 +39,28 @@ def keras_model(source: Source) -> Adapted:
     model = _built(source, source.first)
     name = source.name or f"Keras {type(model).__name__}"
     names = _names(model)
-    seeds = [variable.name == "seed_generator_state" for variable in model.non_trainable_variables]
-    fixed = [jnp.array(variable.value) for variable in model.non_trainable_variables]
+    others = model.non_trainable_variables
+    seeds = [variable.name == "seed_generator_state" for variable in others]
+    fixed = [jnp.array(variable.value) for variable in others]
     if model.losses:
         raise SettingsError(f"{name} {_LOSSES}")
 
     def run(params: Weights, x: Array, key: Array, training: bool) -> Any:
         weights = [params[one] for one in names]
         rest = [_seed(key, k) if seeds[k] else value for k, value in enumerate(fixed)]
-        with jax.numpy_dtype_promotion("standard"):  # by which Keras's own operations promote
-            out, after, losses = model.stateless_call(weights, rest, x, training=training, return_losses=True)
+        given = [*zip(model.trainable_variables, weights, strict=True), *zip(others, rest, strict=True)]
+        scope = keras.StatelessScope(state_mapping=given, collect_losses=True)
+        with jax.numpy_dtype_promotion("standard"), scope:  # as Keras's own operations promote
+            out = model(x, training=training)
+            losses = model.losses
         if losses:
             raise SettingsError(f"{name} {_LOSSES}")
-        for k, variable in enumerate(model.non_trainable_variables):
-            if after[k] is not rest[k] and not seeds[k]:
+        for variable, value, drawn in zip(others, rest, seeds, strict=True):
+            if scope.get_current_value(variable) is not value and not drawn:
                 _refuse_change(keras, model, name, variable)
         return out
 
-    mode = tuple((type(layer).__qualname__, plain_attributes(layer)) for layer in _layers(model))
+    mode = tuple((type(layer).__qualname__, _settings(layer)) for layer in _layers(model))
 
     def write(one: Any, params: Weights) -> Any:
         return _write(_built(source, one), params)
@@ -65,8 +69,10 @@ def keras_model(source: Source) -> Adapted:
 
 
 def _built(source: Source, model: Any) -> Any:
+    """Returns a model that has its weights: one that was never called is called once, on zeros."""
     if not model.built:
-        model.build((None, *source.input_shape))
+        with jax.numpy_dtype_promotion("standard"):
+            model(jnp.zeros((1, *source.input_shape)))
     return model
 
 
@@ -78,6 +84,11 @@ def _names(model: Any) -> list[str]:
 def _layers(model: Any) -> list[Any]:
     """Returns a model and all the layers inside it."""
     return list(model._flatten_layers())
+
+
+def _settings(layer: Any) -> tuple:
+    """Returns a layer's settings, such as a rate; without its name and what Keras notes of its use."""
+    return tuple(pair for pair in plain_attributes(layer) if pair[0] != "name" and not pair[0].startswith("_"))
 
 
 def _seed(key: Array, place: int) -> Array:

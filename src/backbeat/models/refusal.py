@@ -5,8 +5,10 @@ A library's own message is kept where it is the best there is, with the line of 
 
 from __future__ import annotations
 
+import re
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ def explain(error: BaseException, model: Any, shape: tuple[int, ...] | None = No
         >>> explain(TypeError("dot_general requires equal sizes, got (4,) and (3,)"), "PyTorch Net", (2, 4))
         'PyTorch Net cannot be applied to inputs of shape [2, 4]: dot_general requires equal sizes, got (4,) and (3,).'
     """
+    error = next((one for one in _chain(error) if isinstance(one, _BY_VALUE)), error)  # Keras raises others over it
     text, at = str(error), place_of(error)
     where = f" ({at})" if at else ""
     if isinstance(error, _BY_VALUE) or "Boolean value of Tensor" in text:
@@ -117,12 +120,20 @@ def one_line(error: BaseException) -> str:
         >>> one_line(KeyError("width")), one_line(ValueError("no width.")), one_line(ZeroDivisionError())
         ("KeyError: 'width'", 'no width', 'ZeroDivisionError')
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [re.sub("\x1b[^m]*m", "", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("Exception encountered when calling")]  # Keras's
     kind = type(error).__name__
     if not lines:
         return kind
     words = lines[0].rstrip(".:")
     return f"{kind}: {words}" if isinstance(error, (KeyError, AttributeError, NameError)) or " " not in words else words
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and those during which it was raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def place_of(error: BaseException, folder: Path | None = None) -> str:
