@@ -17,12 +17,12 @@ import numpy as np
 
 from .clock import Clock, Duration
 from .config import Job
-from .data import foreseen
+from .data import Packed, foreseen
 from .events import StretchDone
 from .models import n_parameters
 from .plan import Cursor, Stretch, start_of, whole_updates
 from .repeat import Budget, Repeated, repeat_program
-from .stretch import Data, Form, Rows, fetches, form_for, program, rows_for
+from .stretch import CHUNK_BYTES, STREAMED_CHUNK_BYTES, Data, Form, Rows, fetches, form_for, program, rows_for
 from .update import State
 
 STRETCH_SECONDS = 0.25
@@ -179,6 +179,7 @@ class Engine:
             size, job.example_floats, plain=job.plain, short=job.plan.has_short_batches(size), whole=whole,
             scheduled=not job.schedule.constant, watch=job.settings.watch_gradient, rows=max(1, math.ceil(most)),
             block=job.settings.block, input_floats=math.prod(job.dataset.input_shape),
+            chunk_bytes=STREAMED_CHUNK_BYTES if isinstance(job.dataset.x, Packed) else CHUNK_BYTES,
         )  # fmt: skip
 
     def _plan(self, cursor: Cursor, limits: Sequence[Duration], seconds_left: float) -> _Ahead:

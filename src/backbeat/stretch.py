@@ -25,7 +25,8 @@ from .optimizer import Optimizer
 from .plan import Stretch
 from .update import Seen, State, update, update_in_blocks
 
-_CHUNK_BYTES = 1 << 20  # gathered examples that stay within a core's cache
+CHUNK_BYTES = 1 << 20  # gathered examples that stay within a core's cache
+STREAMED_CHUNK_BYTES = 1 << 23  # of examples that come from files: fewer and longer reads
 _BLOCK_BYTES = 1 << 26  # activations and inputs of one block, 64 MiB
 _MAX_ROWS = 1 << 17
 _DRAWN = 0x6472617E  # keeps these keys apart from those of the initial weights
@@ -114,6 +115,7 @@ def form_for(
     rows: int = _MAX_ROWS,
     block: int | None = None,
     input_floats: int | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> Form:
     """Returns the form of stretch for a batch size.
 
@@ -128,6 +130,7 @@ def form_for(
         rows: the most updates that a caller will ask for at once.
         block: the most examples to compute at once; None: as many as keep a block's numbers within 64 MiB.
         input_floats: numbers of one example's input (bounds the chunk).
+        chunk_bytes: the most bytes to gather at once, where that is more than one batch.
 
     Example:
         >>> form_for(1437, 1 << 20, plain=True).block
@@ -137,7 +140,7 @@ def form_for(
     n_blocks = math.ceil(batch_size / most)
     rows = max(1, min(rows, _MAX_ROWS, _MAX_INDICES // batch_size if not whole else _MAX_ROWS))
     rows = 1 << (rows - 1).bit_length()
-    fit = max(1, _CHUNK_BYTES // (4 * batch_size * (input_floats or example_floats)))
+    fit = max(1, chunk_bytes // (4 * batch_size * (input_floats or example_floats)))
     chunk = 1 if whole else min(rows, 1 << (fit.bit_length() - 1))
     return Form(batch_size, rows, chunk, math.ceil(batch_size / n_blocks), plain, short, whole, scheduled, watch)
 

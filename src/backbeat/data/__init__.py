@@ -8,5 +8,6 @@ from .host import foreseen as foreseen
 from .host import on_device as on_device
 from .host import reading_errors as reading_errors
 from .load import load as load
+from .packed import Packed as Packed
 from .raw import Reading as Reading
 from .sources import open_source as open_source

@@ -51,6 +51,32 @@ class _Read:
         self.done = self.failed = False
 
 
+class _Spare:
+    """Buffers that were used before: their pages are there already, which costs as much as reading into them."""
+
+    def __init__(self) -> None:
+        self.lock, self.buffers = threading.Lock(), deque()
+
+    def take(self, n_bytes: int) -> np.ndarray:
+        """Returns a buffer of so many bytes."""
+        with self.lock:
+            for number, buffer in enumerate(self.buffers):
+                if buffer.nbytes == n_bytes:
+                    del self.buffers[number]
+                    return buffer
+        return np.empty(n_bytes, np.uint8)
+
+    def give(self, rows: np.ndarray) -> None:
+        """Takes a buffer back; lets go of the oldest where there are too many."""
+        with self.lock:
+            self.buffers.append(rows.reshape(-1).view(np.uint8))
+            while sum(buffer.nbytes for buffer in self.buffers) > AHEAD_BYTES:
+                self.buffers.popleft()
+
+
+_spare = _Spare()
+
+
 class _Ring:
     """The buffers, and what is in them; apart from `Ahead`, so that the thread does not keep that alive."""
 
@@ -61,7 +87,6 @@ class _Ring:
         self.next: np.ndarray | None = None
         self._go_on()
         self.reads: deque[_Read] = deque()  # in the order of the requests: done, then one in work
-        self.free: list[np.ndarray] = []
         self.held, self.closed = 0, False
 
     def _go_on(self) -> None:
@@ -90,19 +115,11 @@ class _Ring:
                     self.changed.wait()
                     continue
                 self.held += n_bytes
-                read = _Read(self.next, self._buffer(shape))
+                read = _Read(self.next, _spare.take(n_bytes).view(self.array.dtype).reshape(shape))
                 self.reads.append(read)
                 self._go_on()
                 return read
         return None
-
-    def _buffer(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns a buffer that was used before, whose pages are there already, or a new one."""
-        fitting = next((number for number, buffer in enumerate(self.free) if buffer.shape == shape), None)
-        if fitting is not None:
-            return self.free.pop(fitting)
-        self.free.clear()
-        return np.empty(shape, self.array.dtype)
 
     def take(self, where: np.ndarray, out: np.ndarray) -> bool:
         """Returns whether what is asked for was foreseen and could be read; then it is in `out`."""
@@ -120,9 +137,9 @@ class _Ring:
             self.reads.remove(read)
         if not read.failed:
             np.copyto(out.reshape(read.rows.shape), read.rows)
+        _spare.give(read.rows)
         with self.changed:
             self.held -= read.rows.nbytes
-            self.free.append(read.rows)
             self.changed.notify_all()
         return not read.failed
 

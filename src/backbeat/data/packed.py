@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-import threading
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
+from .reads import Reads, announce, read_all
 
-_SLOW_SECONDS = 2e-5  # an example takes about 1 µs from the page cache, and more than 50 µs from a disk
+# slower than this, a read has waited for a disk: from the page cache one takes about 1 µs and 0.2 s a GB
+_READ_SECONDS, _BYTES_A_SECOND = 1e-5, 1e9
 
 
 class Packed:
@@ -55,15 +57,15 @@ class Packed:
         self.shape, self._stored, self.sha256 = tuple(int(n) for n in shape), np.dtype(dtype), sha256
         self.dtype = self._stored if divisor is None else np.dtype(np.float32)
         self.shards, self.per_shard, self.divisor = tuple(shards), int(per_shard), divisor
-        self._example = math.prod(self.shape[1:]) * self._stored.itemsize  # bytes
         self._slow = False  # whether the newest read waited for a disk
+        self._example = math.prod(self.shape[1:]) * self._stored.itemsize  # bytes
         files: list[int] = []
         weakref.finalize(self, _close, files)
         try:
             for shard in self.shards:
                 files.append(os.open(shard, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
-            self._files = files
-            self._headers = [_header_bytes(shard) for shard in self.shards]
+            self._files = np.asarray(files)
+            self._headers = np.asarray([_header_bytes(shard) for shard in self.shards])
         except OSError as error:
             raise DataError(_cannot_read(error)) from error
 
@@ -126,26 +128,20 @@ class Packed:
         shard, place = np.divmod(rows, self.per_shard)
         first = np.flatnonzero(np.concatenate([[True], (np.diff(rows) != 1) | (place[1:] == 0)]))  # of each run
         n_bytes = np.diff(np.append(first, len(rows))) * self._example
-        offset = np.asarray(self._headers)[shard[first]] + place[first].astype(np.int64) * self._example
-        runs = (shard[first].tolist(), offset.tolist(), (first * self._example).tolist(), n_bytes.tolist())
+        offsets = self._headers[shard[first]] + place[first].astype(np.int64) * self._example
+        reads = Reads(self._files[shard[first]], offsets, first * self._example, n_bytes)
         read = out if self.divisor is None else np.empty(out.shape, self._stored)
         try:
-            self._read(runs, read.reshape(-1).view(np.uint8).data)
+            began = time.perf_counter()
+            if self._slow:  # ask for everything at once: a disk answers many requests in the time of a few
+                announce(reads)
+            read_all(reads, read.reshape(-1).view(np.uint8))
+            expected = _READ_SECONDS * len(first) + read.nbytes / _BYTES_A_SECOND
+            self._slow = time.perf_counter() - began > expected
         except OSError as error:
             raise DataError(_cannot_read(error)) from error
         if self.divisor is not None:
             np.divide(read, np.float32(self.divisor), out=out)
-
-    def _read(self, runs: tuple[list[int], ...], memory: memoryview) -> None:
-        """Reads runs of (shard, offset, place in the memory, bytes)."""
-        files = self._files
-        for number, offset, place, n_bytes in zip(*runs, strict=True):
-            done = _read_at(files[number], memory[place : place + n_bytes], offset)
-            while done < n_bytes:
-                more = _read_at(files[number], memory[place + done : place + n_bytes], offset + done)
-                if not more:
-                    raise OSError(f"{self.shards[number]} is shorter than it was")
-                done += more
 
 
 def _close(files: list[int]) -> None:
@@ -166,22 +162,3 @@ def _cannot_read(error: OSError) -> str:
         f"packed data cannot be read any more ({' '.join(str(error).split())}); run again, which packs it anew where "
         "it is damaged."
     )
-
-
-_seek = threading.Lock()
-
-
-def _read_by_seeking(file: int, memory: memoryview, offset: int) -> int:
-    """Reads as `os.preadv` does, for systems without it."""
-    with _seek:
-        os.lseek(file, offset, os.SEEK_SET)
-        read = os.read(file, len(memory))
-    memory[: len(read)] = read
-    return len(read)
-
-
-def _read_with_preadv(file: int, memory: memoryview, offset: int) -> int:
-    return os.preadv(file, (memory,), offset)
-
-
-_read_at: Callable[[int, memoryview, int], int] = _read_with_preadv if hasattr(os, "preadv") else _read_by_seeking
