@@ -220,8 +220,9 @@ def outputs_for(loss: Loss, dataset: Dataset) -> int:
         if dataset.classes is not None and len(dataset.classes) > 1:  # all are known, whichever these examples hold
             return len(dataset.classes)
         if counted.max() == counted.min() and loss.kind == "classification":
+            only = dataset.classes[0] if dataset.classes else counted.max()
             raise DataError(
-                f"{dataset.name}: all labels are the same class, {counted.max()}; classification needs at least two."
+                f"{dataset.name}: all labels are the same class, {only}; classification needs at least two."
             )
         return int(counted.max()) + 1
     if loss.kind == "classification" and (y.ndim < 2 or (y < 0).any()):

@@ -353,7 +353,10 @@ def build(root: Path, what: str) -> None:
     [
         ("an empty class", "eel is the folder of a class but holds no images; add some, or remove it"),
         ("a class of other files", "holds no images, only 1 other file; add some"),
-        ("an image beside the classes", r"stray\.png lies in no class's folder, but others do"),
+        (
+            "an image beside the classes",
+            r"stray\.png lies in no class's folder, but other images do; move it into cat or dog",
+        ),
         ("an image beside the parts", "holds images beside its folder train"),
         ("an unknown class", "test has the class 'eel', which .*train has not"),
         ("nothing", "holds no images; give a folder with a folder of images for each class"),

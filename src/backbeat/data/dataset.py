@@ -183,7 +183,9 @@ def _as_float(array: np.ndarray, what: str) -> np.ndarray:
         with np.errstate(over="ignore"):
             cast[...] = array
         array = cast
-    if not np.isfinite(array.sum(dtype=np.float64)) and not (finite := np.isfinite(array)).all():
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        total = array.sum(dtype=np.float64)
+    if not np.isfinite(total) and not (finite := np.isfinite(array)).all():
         where = [int(i) for i in np.argwhere(~finite)[0]]
         raise DataError(
             f"{what} hold {np.count_nonzero(~finite)} values that are not finite numbers, the first at {where}; "

@@ -51,7 +51,7 @@ class Idx:
 
     def __init__(self, path: Path, reading: Reading) -> None:
         refuse_columns(reading, path.name, "an IDX file")
-        self.name, self.path = path.name, path
+        self.name, self.path = path.name or path.resolve().name, path
         self._size = None if reading.resize is None else parse_size(reading.resize)
 
     @property
@@ -222,7 +222,7 @@ def _images_in(folder: Path) -> list[Path]:
     if not sets:
         raise DataError(f"{folder} holds files of labels but none of images; {_EXAMPLE}")
     if len(sets) > 1:
-        names = ", ".join(str(next(iter(parts.values())).name) for parts in sets.values())
+        names = ", ".join(sorted(next(iter(parts.values())).name for parts in sets.values()))
         raise DataError(f"{folder} holds {len(sets)} sets of images; give one of the files {names}.")
     parts = next(iter(sets.values()))
     return [parts[which] for which in ("train", "", "test") if which in parts][:2]
@@ -296,7 +296,9 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 def _letters_from_0(y: np.ndarray, file: Any) -> np.ndarray:
     if y.size and (y.min() < 1 or y.max() > 26):
-        raise DataError(f"{file.path}: the labels of EMNIST's letters run from 1 to 26, but these to {y.max()}.")
+        raise DataError(
+            f"{file.path}: the labels of EMNIST's letters run from 1 to 26, but these from {y.min()} to {y.max()}."
+        )
     return y - 1
 
 

@@ -165,8 +165,9 @@ class ImageFolder(Images):
         number = {label: i for i, label in enumerate(classes)}
         y = np.array([number[str(label)] for label in found.labels], np.int64) if classes else None
         held = np.array(found.held) if any(found.held) else None
+        name = path.name or path.resolve().name
         source = str(path.resolve())
-        about = Raw("image", (), y, None, held, path.name, source, classes or None, tuple(found.notes()))
+        about = Raw("image", (), y, None, held, name, source, classes or None, tuple(found.notes()))
         super().__init__(
             found.paths,
             reading,
@@ -355,7 +356,8 @@ def _add_classes(folder: Path, found: _Found, *, held: bool) -> None:
     direct = [entry.name for entry in entries if not _is_folder(entry) and is_image(entry.name)]
     if direct and inside:
         raise DataError(
-            f"{folder / direct[0]} lies in no class's folder, but others do; move it into one of {inside[0]}, …"
+            f"{folder / direct[0]} lies in no class's folder, but other images do; move it into "
+            f"{' or '.join(inside[:3])}."
         )
     found.add(folder, None, held=held, deep=False)
     for name in inside:

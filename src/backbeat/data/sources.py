@@ -56,7 +56,8 @@ def open_source(data: Any = None, reading: Reading | None = None, like: Any = No
         from .arrays import Arrays
 
         return Arrays(data)
-    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, (dict, tuple, bytes)):
+    items = hasattr(data, "__getitem__") or hasattr(data, "__iter__")  # a stream is refused there, with what to do
+    if items and not isinstance(data, (dict, tuple, bytes)):
         from .mapped import Mapped
 
         return Mapped(data, reading)

@@ -17,6 +17,7 @@ from .raw import Raw, Reading
 
 _EXACT = 1 << 24  # float32 holds every whole number up to here
 _MANY = 10  # rows from which on a column that counts them is no accident
+_GREATEST = float(np.finfo(np.float32).max)
 _MOST_TEXTS = 100  # different texts that a column may have although most rows differ
 _IMAGE_ENDS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -206,6 +207,11 @@ class Table:
             raise DataError(
                 f"{where} holds {_cells(found.n_infinite, 'infinite number')}, the first ({text}) in {at}; "
                 "replace them, or let them be imputed with missing='impute'."
+            )
+        if what == "input" and _GREATEST < found.greatest < np.inf:
+            raise DataError(
+                f"{where} holds numbers up to {found.greatest:g}, too large for float32 to tell apart from infinity; "
+                "rescale the column, or leave it out."
             )
 
     def _set_aside(self, found: dict[str, Found]) -> None:
