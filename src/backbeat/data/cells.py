@@ -78,77 +78,79 @@ class Found:
         self.n += len(cells)
         if isinstance(dtype, (pl.Categorical, pl.Enum)) or dtype == pl.Boolean:
             self.given = "boolean" if dtype == pl.Boolean else "text"
-            self._missing(cells.is_null(), rows)
-            self._count(Counter(dict(cells.drop_nulls().cast(pl.String).value_counts().iter_rows())))
+            self._missing(cells.is_null().to_numpy(), rows)
+            self._count(_counted(cells.drop_nulls().cast(pl.String)))
         elif dtype == pl.String:
             self._add_texts(cells, rows)
         else:
-            self._add_numbers(cells.cast(pl.Float64), rows)
+            numbers = cells.cast(pl.Float64).to_numpy()
+            self._add_numbers(numbers, np.isnan(numbers), rows)
 
-    def _add_numbers(self, numbers: Any, rows: np.ndarray, missing: Any = None) -> None:
-        """Counts cells that are numbers, null or NaN."""
-        numbers = numbers.fill_nan(None)
-        self._missing(numbers.is_null() if missing is None else missing, rows)
-        numbers_only = numbers.drop_nulls()
-        self.n_numbers += len(numbers_only)
-        if not len(numbers_only):
+    def _add_numbers(self, numbers: np.ndarray, missing: np.ndarray, rows: np.ndarray) -> None:
+        """Counts cells that are numbers; NaN for those that are missing, and for texts."""
+        self._missing(missing, rows)
+        there = ~np.isnan(numbers)
+        only = numbers if there.all() else numbers[there]
+        if not len(only):
             return
-        low, high = numbers_only.min(), numbers_only.max()
-        greatest = max(-low, high)
+        greatest = float(max(-only.min(), only.max()))
         if np.isinf(greatest):
-            infinite = numbers.is_infinite().fill_null(False)
+            infinite = np.isinf(numbers)
             self.n_infinite += int(infinite.sum())
-            self._first("infinite", rows[int(infinite.arg_max())], str(numbers[int(infinite.arg_max())]))
-            numbers_only = numbers_only.filter(numbers_only.is_finite())
+            self._first("infinite", infinite, rows, numbers)
+            self.n_numbers += int(np.isinf(only).sum())
+            only = only[np.isfinite(only)]
+        self.n_numbers += len(only)
         self.greatest = max(self.greatest, greatest)
-        self.whole = self.whole and bool((numbers_only.floor() == numbers_only).all())
-        self.counts = self.counts and self.whole and self._goes_on(numbers_only)
+        self.whole = self.whole and bool((np.floor(only) == only).all())
+        self.counts = self.counts and self.whole and self._goes_on(only)
 
     def _goes_on(self, numbers: Any) -> bool:
         """Returns whether numbers count on from those before."""
-        start, n = numbers[0], len(numbers)
+        if not len(numbers):
+            return True
+        start, n = float(numbers[0]), len(numbers)
         before = self.n_numbers - n
         self.origin = start if self.origin is None else self.origin
         if self.origin not in (0, 1) or start != before + self.origin or numbers[-1] - start != n - 1:
             return False
-        return bool((numbers.diff().drop_nulls() == 1).all())
+        return bool((np.diff(numbers) == 1).all())
 
     def _add_texts(self, cells: Any, rows: np.ndarray) -> None:
         """Counts cells that were read as text: numbers among them are recognised."""
         import polars as pl
 
-        numbers = cells.cast(pl.Float64, strict=False)
-        odd = numbers.is_null() | numbers.is_nan()
-        if not odd.any():
-            self._add_numbers(numbers, rows)
+        numbers = cells.cast(pl.Float64, strict=False).to_numpy()
+        if not np.isnan(numbers).any():
+            self._add_numbers(numbers, np.zeros(len(numbers), bool), rows)
             return
         cells = cells.str.strip_chars()
-        numbers = cells.cast(pl.Float64, strict=False).fill_nan(None)
-        missing = cells.is_null() | cells.is_in(MISSING)
-        numbers = pl.select(pl.when(missing).then(None).otherwise(numbers)).to_series()
-        self.markers += Counter(dict(cells.filter(missing).fill_null("").value_counts().iter_rows()))
-        self._add_numbers(numbers, rows, missing)
-        text = ~missing & numbers.is_null()
+        gone = cells.is_null() | cells.is_in(MISSING)
+        missing = gone.to_numpy()
+        numbers = np.where(missing, np.nan, cells.cast(pl.Float64, strict=False).to_numpy())
+        self.markers += _counted(cells.filter(gone).fill_null(""))
+        self._add_numbers(numbers, missing, rows)
+        text = ~missing & np.isnan(numbers)
         if not text.any():
             return
-        counts = Counter(dict(cells.filter(text).value_counts().iter_rows()))
+        counts = _counted(cells.filter(text))
         comma = [value for value in counts if _COMMA.fullmatch(value)]
         self.n_comma += sum(counts[value] for value in comma)
-        where = int(text.arg_max())
-        self._first("text", rows[where], cells[where])
+        self._first("text", text, rows, cells)
         if len(comma) < len(counts) and comma:
-            no_comma = text & ~cells.is_in(comma)
-            self._first("other", rows[int(no_comma.arg_max())], cells[int(no_comma.arg_max())])
-        self._count(Counter(dict(cells.filter(~missing).value_counts().iter_rows())))
+            self._first("other", text & ~cells.is_in(comma).fill_null(True).to_numpy(), rows, cells)
+        self._count(_counted(cells.filter(~missing)))
 
-    def _missing(self, missing: Any, rows: np.ndarray) -> None:
+    def _missing(self, missing: np.ndarray, rows: np.ndarray) -> None:
         n = int(missing.sum())
         self.n_missing += n
         if n:
-            self._first("missing", rows[int(missing.arg_max())], "")
+            self._first("missing", missing, rows)
 
-    def _first(self, what: str, row: Any, text: str) -> None:
-        self.first.setdefault(what, (int(row), text))
+    def _first(self, what: str, where: np.ndarray, rows: np.ndarray, cells: Any = None) -> None:
+        """Keeps the first row where something is seen, and what stands there."""
+        i = int(np.argmax(where))
+        self.first.setdefault(what, (int(rows[i]), "" if cells is None else str(cells[i])))
 
     def _count(self, texts: Counter[str]) -> None:
         if self.texts is not None:
@@ -183,6 +185,10 @@ class Found:
         return "text"
 
 
+def _counted(texts: Any) -> Counter[str]:
+    return Counter(dict(texts.value_counts().iter_rows()))
+
+
 def as_kind(cells: Any, kind: str) -> Any:
     """Returns a column's cells as Polars values of its kind; null where there is none, or none of this kind.
 
@@ -193,6 +199,10 @@ def as_kind(cells: Any, kind: str) -> Any:
     import polars as pl
 
     dtype = cells.dtype
+    if dtype == pl.String and kind in ("whole", "number"):
+        numbers = cells.cast(pl.Int64 if kind == "whole" else pl.Float64, strict=False)
+        if not numbers.null_count() and (kind == "whole" or not np.isnan(numbers.to_numpy()).any()):
+            return numbers
     if dtype == pl.String:
         stripped = cells.str.strip_chars()
         cells = pl.select(pl.when(stripped.is_in(MISSING)).then(None).otherwise(stripped)).to_series()

@@ -39,15 +39,16 @@ class Moments:
         """Counts more rows `[n, columns]`, float64 with NaN for empty cells."""
         there = ~np.isnan(values)
         n = there.sum(axis=0)
-        some = np.maximum(n, 1)
-        mean = np.where(there, values, 0.0).sum(axis=0) / some
-        squares = (np.where(there, values - mean, 0.0) ** 2).sum(axis=0)
-        total = np.maximum(self.n + n, 1)
-        apart = mean - self.mean
-        self.squares = self.squares + squares + apart**2 * (self.n * n / total)
+        least, most = np.fmin.reduce(values, axis=0, initial=np.inf), np.fmax.reduce(values, axis=0, initial=-np.inf)
+        if not there.all():
+            mean = np.where(there, values, 0.0).sum(axis=0) / np.maximum(n, 1)
+            values = np.where(there, values, mean)  # which adds nothing to the squares
+        else:
+            mean = values.sum(axis=0) / max(1, len(values))
+        apart, total = mean - self.mean, np.maximum(self.n + n, 1)
+        self.squares = self.squares + ((values - mean) ** 2).sum(axis=0) + apart**2 * (self.n * n / total)
         self.mean = self.mean + np.where(n > 0, apart * (n / total), 0.0)
-        self.low = np.minimum(self.low, np.where(there, values, np.inf).min(axis=0, initial=np.inf))
-        self.high = np.maximum(self.high, np.where(there, values, -np.inf).max(axis=0, initial=-np.inf))
+        self.low, self.high = np.minimum(self.low, least), np.maximum(self.high, most)
         self.n = self.n + n
 
     def scaler(self, where: np.ndarray) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .raw import Raw
 
-ROWS = 1 << 16  # examples that are prepared at once, so that little memory is used beside the result
+ROWS = 1 << 13  # examples that are prepared at once, so that little memory is used beside the result
 
 
 def of_equal_size(pieces: Iterable[Raw]) -> Iterator[Raw]:
