@@ -161,6 +161,11 @@ def test_other_variants_of_emnist_take_their_names_from_the_mapping(tmp_path: Pa
     raw = same_in_pieces(Idx(path, Reading()))
     assert raw.classes == tuple("0123456789ABc")
     assert raw.notes[-1] == "The names of the 13 classes are those of the mapping beside the images."
+    assert [file.name for file in Idx(path, Reading()).files()] == [
+        f"emnist-balanced-train-{NAME}.gz",
+        "emnist-balanced-train-labels-idx1-ubyte.gz",
+        "emnist-balanced-mapping.txt",
+    ]
     for content in ("0 48\n2 50\n", "nothing\n", "0\n"):
         mapping.write_text(content)
         with pytest.raises(DataError, match="is not a mapping of EMNIST"):

@@ -62,6 +62,14 @@ class Idx:
         wanted = f"{named['stem']}labels-idx1-ubyte.gz" if named else "…-labels-idx1-ubyte.gz"
         return f"{images} has no labels beside it; put {wanted} into the same folder."
 
+    def files(self) -> list[Path]:
+        """Returns the files that are read."""
+        files = [file.path for part in self._parts for file in (part.images, part.labels) if file is not None]
+        images = self._parts[0].images.path
+        variant = _EMNIST.match(images.name)
+        mapping = None if variant is None else _mapping(images, variant[1].lower())
+        return [*files, *([] if mapping is None else [mapping])]
+
     def n_bytes(self) -> int:
         """Returns how many bytes the images take as float32."""
         each = [self._size or part.images.shape[1:3] for part in self._parts]
@@ -302,12 +310,18 @@ def _letters_from_0(y: np.ndarray, file: Any) -> np.ndarray:
     return y - 1
 
 
+def _mapping(images: Path, variant: str) -> Path | None:
+    """Returns the file that names the classes, where a variant has one and it is there."""
+    path = images.with_name(f"emnist-{variant}-mapping.txt")
+    return path if variant not in ("letters", "digits", "mnist") and path.is_file() else None
+
+
 def _class_names(images: Path, variant: str) -> tuple[str, ...] | None:
     """Returns the names of the classes: letters by their number, others from the mapping beside the images."""
     if variant == "letters":
         return tuple("abcdefghijklmnopqrstuvwxyz")
-    path = images.with_name(f"emnist-{variant}-mapping.txt")
-    if variant in ("digits", "mnist") or not path.is_file():
+    path = _mapping(images, variant)
+    if path is None:
         return None
     try:  # lines of a class and the number of its character: "10 65"
         pairs = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
