@@ -109,6 +109,7 @@ def _run(path: Path) -> tuple[list[str], ModuleType]:
         with contextlib.redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise _failure(path, error) from error
     finally:
         sys.path.remove(str(path.parent))
@@ -131,4 +132,4 @@ def _failure(path: Path, error: BaseException) -> BackbeatError:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
         return MissingExtraError(missing(error, path.name))
     at = place_of(error, path.parent)
-    return SettingsError(f"{path} failed at {at or 'its start'}: {type(error).__name__}: {one_line(error)}.")
+    return SettingsError(f"{path} failed at {at or 'its start'}: {one_line(error, kind=True)}.")

@@ -113,8 +113,8 @@ def mixes(model: Any, layer: str, frozen: str, instead: str) -> str:
     )
 
 
-def one_line(error: BaseException) -> str:
-    """Returns an error's own words in one line, without a full stop; its kind where it says nothing.
+def one_line(error: BaseException, *, kind: bool = False) -> str:
+    """Returns an error's own words in one line, without a full stop; with its kind where asked or needed.
 
     Example:
         >>> one_line(KeyError("width")), one_line(ValueError("no width.")), one_line(ZeroDivisionError())
@@ -122,11 +122,12 @@ def one_line(error: BaseException) -> str:
     """
     lines = [re.sub("\x1b[^m]*m", "", line).strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith("Exception encountered when calling")]  # Keras's
-    kind = type(error).__name__
+    name = type(error).__name__
     if not lines:
-        return kind
+        return name
     words = lines[0].rstrip(".:")
-    return f"{kind}: {words}" if isinstance(error, (KeyError, AttributeError, NameError)) or " " not in words else words
+    needed = isinstance(error, (KeyError, AttributeError, NameError)) or " " not in words
+    return f"{name}: {words}" if kind or needed else words
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

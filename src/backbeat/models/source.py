@@ -83,8 +83,8 @@ def made_by(factory: Callable, key: Array, input_shape: tuple[int, ...], n_outpu
     except ModuleNotFoundError as error:
         raise MissingExtraError(missing(error, called)) from error
     except Exception as error:
-        at = place_of(error)
-        raise SettingsError(f"{called} failed to make a model: {one_line(error)}{f' ({at})' if at else ''}.") from error
+        what, at = one_line(error, kind=True), place_of(error)
+        raise SettingsError(f"{called} failed to make a model: {what}{f' ({at})' if at else ''}.") from error
 
 
 def _asked(factory: Callable, words: dict[str, Any], name: str) -> list[str]:
