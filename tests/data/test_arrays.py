@@ -217,6 +217,7 @@ def test_a_npy_file_finds_its_labels_and_says_which(tmp_path: Path, inputs: str,
     np.testing.assert_array_equal(pieces.x, X)
     np.testing.assert_array_equal(pieces.y, Y)
     assert (pieces.notes, source.n_bytes()) == (raw.notes, 48)
+    assert source.files() == [tmp_path / f"{inputs}.npy", tmp_path / f"{labels}.npy"]
 
 
 def test_the_training_part_never_takes_the_labels_of_another(tmp_path: Path):

@@ -413,6 +413,20 @@ def test_a_table_of_paths_keeps_its_rows_together(tmp_path: Path):
         ImageTable(["letters/0.png", None], tmp_path, Reading(), about)
 
 
+def test_the_files_are_those_that_decide_what_is_read(tmp_path: Path):
+    folder_of(tmp_path / "data")
+    source = ImageFolder(tmp_path / "data", Reading())
+    assert sorted(source.files()) == sorted((tmp_path / "data").rglob("*.png"))
+    (tmp_path / "t.csv").write_text("")
+    about = Raw("table", (), np.array([0, 1]), name="t.csv", source=str(tmp_path / "t.csv"))
+    paths = ["data/cat/0.png", "data/dog/none.png"]
+    table = ImageTable(paths, tmp_path, Reading(), about)
+    assert table.files() == [tmp_path / "t.csv", tmp_path / "data" / "cat" / "0.png"]
+    (tmp_path / "data" / "eel").symlink_to(tmp_path / "else")
+    folder_of(tmp_path, ("else",))
+    assert ImageFolder(tmp_path / "data", Reading()).files() == []
+
+
 def test_one_image_has_no_label(tmp_path: Path):
     pixels = save(tmp_path / "a.png", colour())
     source = ImageFile(tmp_path / "a.png", Reading())

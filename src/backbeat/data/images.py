@@ -50,6 +50,15 @@ class Images:
         """The files in the order of their examples, once all were read: without those that were left out."""
         return [path for i, path in enumerate(self._paths) if i not in self._bad]
 
+    def files(self) -> list[Path]:
+        """Returns all files that decide what is read; none where links make a class of files that lie elsewhere."""
+        source = None if self._about.source is None else Path(self._about.source)
+        if source is None or (
+            source.is_dir() and not all(path.resolve().is_relative_to(source) for path in self._paths)
+        ):
+            return []
+        return [*([] if source.is_dir() else [source]), *(path for path in self._paths if path.exists())]
+
     def n_bytes(self) -> int:
         """Returns how many bytes the images take as float32."""
         return 4 * len(self._paths) * math.prod(self._shape)
