@@ -235,6 +235,27 @@ def test_new_data_is_read_as_the_old_was(tmp_path: Path):
     assert sum(map(len, pieces)) == 2
 
 
+def test_labels_that_cannot_be_read_do_not_stop_who_needs_none(tmp_path: Path):
+    data = load(FRAME)
+    path = tmp_path / "new.csv"
+    for text, why in (
+        ("a,b,label\n1,2,ash\n3,4,\n", "'label' (label) has 1 empty cell, the first in line 3"),
+        ("a,b\n1,2\n3,4\n", "new.csv has no labels; add the column label."),
+    ):
+        path.write_text(text)
+        source: Any = open_source(path, like=data.preparation)
+        raw = source.read()
+        assert raw.y is None
+        assert len(data.preparation.inputs(raw)) == 2
+        assert why in source.without_labels
+        assert [piece.y for piece in open_source(path, like=data.preparation).pieces(1 << 20)] == [None]
+    numbers = load(FRAME.with_columns(label=pl.col("a") * 2))
+    path.write_text("a,b,label\n1,2,unknown\n")
+    source = open_source(path, like=numbers.preparation)
+    assert source.read().y is None
+    assert "'label' holds numbers, but 'unknown' in line 2" in source.without_labels
+
+
 def test_texts_stay_texts_and_numbers_numbers_in_new_data(tmp_path: Path):
     frame = FRAME.with_columns(
         code=pl.Series([f"{i % 3}" for i in range(N)]), zone=pl.Series(["A", "1", "2"] * (N // 3))

@@ -42,6 +42,7 @@ def read(path: Path, **reading: Any) -> Any:
         (gzip.compress(GOOD.replace(",", "\t").encode()), "t.tsv.gz"),
         (GOOD.replace(",", "\t"), "t.txt"),
         (GOOD.replace(",", ";"), "t.csv"),
+        (GOOD.replace(",", "|"), "t.txt"),
         (GOOD.replace(",", ";").replace(".5", ",5"), "t.csv"),
         (GOOD.replace("\n", "\r\n"), "t.csv"),
         (b"\xef\xbb\xbf" + GOOD.encode(), "t.csv"),
@@ -194,6 +195,12 @@ def test_compressed_files_that_are_wrong(tmp_path: Path):
         read(written(tmp_path, whole[:-8] + b"\0" * 8, "t.csv.gz"))
     with pytest.raises(DataError, match=r"cannot be decompressed .* name it without \.gz"):
         read(written(tmp_path, GOOD, "t.csv.gz"))
+
+
+def test_a_header_may_be_long(tmp_path: Path):
+    names = [f"feature_{i:06}_" + "x" * 200 for i in range(6000)]  # 1.3 MB in one line
+    path = written(tmp_path, ",".join([*names, "label"]) + "\n" + (",".join(["1"] * 6000) + ",x\n") * 2)
+    assert Delimited(path).names == [*names, "label"]
 
 
 def test_about_how_large_a_file_is(tmp_path: Path):

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import DataError
 from .columns import refuse_twice
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _CHUNK_BYTES = 1 << 25  # 32 MiB of a file are checked and parsed at once
 _HEAD_BYTES = 1 << 20
 _LONGEST_RECORD = 1 << 28
@@ -61,7 +61,7 @@ class Delimited:
         self.source: str | None = str(path.resolve())
         self.files = [path]
         self._skip_bad, self._gz = skip_bad, path.suffix == ".gz"
-        head = next(self._blocks(_HEAD_BYTES), b"").removeprefix(b"\xef\xbb\xbf")
+        head = self._read_head().removeprefix(b"\xef\xbb\xbf")
         if not head.strip():
             raise DataError(f"{path} is empty; give a file with a line of column names and a line for each example.")
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -108,6 +108,15 @@ class Delimited:
             yield rows
         if not n:
             raise DataError(f"{self.path} has column names but no examples; give at least one line for one.")
+
+    def _read_head(self) -> bytes:
+        """Returns the beginning of the file, at least the whole first line."""
+        head = b""
+        for block in self._blocks(_HEAD_BYTES):
+            head += block
+            if b"\n" in block or len(head) > _LONGEST_RECORD:
+                break
+        return head
 
     def _blocks(self, size: int) -> Iterator[bytes]:
         """Yields the bytes of the file, decompressed, in blocks."""
@@ -235,7 +244,7 @@ def _kept(block: bytes, starts: np.ndarray, ends: np.ndarray, keep: np.ndarray) 
 
 
 def _separator(line: str, path: Path) -> str:
-    """Returns what separates the columns: of commas, semicolons and tabs that which is most frequent in the header."""
+    """Returns what separates the columns: of the known ones that which is most frequent in the header."""
     usual = "\t" if ".tsv" in path.suffixes else ","
     outside = "".join(line.split('"')[::2])
     counts = {separator: outside.count(separator) for separator in SEPARATORS}

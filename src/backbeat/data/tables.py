@@ -86,6 +86,7 @@ class Table:
             self.columns = columns_like(inputs, labels, rows.names, rows.name, weight=r.weight)
         self.kinds: dict[str, str] = {}
         self._notes: tuple[str, ...] = ()
+        self._why_no_labels = ""
 
     @property
     def source(self) -> str | None:
@@ -100,6 +101,8 @@ class Table:
     @property
     def without_labels(self) -> str:
         """What to say where labels are needed and there are none."""
+        if self._why_no_labels:
+            return self._why_no_labels
         names = () if self._like is None else self._like.label_names
         return f"{self.name} has no labels; add the column{'s' * (len(names) != 1)} {listed(names)}."
 
@@ -162,8 +165,14 @@ class Table:
                 each.add(rows.frame[name], rows.numbers)
         comma = getattr(self._rows, "separator", "") == ";"
         self.kinds = {name: each.kind(comma=comma) for name, each in found.items()}
-        for each in found.values():
-            self._check(each)
+        for name, each in found.items():
+            try:
+                self._check(each)
+            except DataError as error:
+                if self._like is None or name not in self.columns.labels:
+                    raise
+                # to predict, nobody needs them; who does is told why there are none
+                self.columns, self._why_no_labels = replace(self.columns, labels=()), str(error)
         self._set_aside(found)
         self._check_inputs(found)
         self._notes = tuple(self._said(found, n_bad))
