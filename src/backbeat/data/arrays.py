@@ -120,10 +120,6 @@ class NpyFile:
             "give an .npz file with the arrays x and y."
         )
 
-    def files(self) -> list[Path]:
-        """Returns the files that are read."""
-        return [self.path, *([] if self.labels is None else [self.labels])]
-
     def n_bytes(self) -> int:
         """Returns how many bytes the inputs take as float32."""
         return self._arrays(mapped=True).n_bytes()
@@ -139,10 +135,6 @@ class NpyFile:
     def pieces(self, n_bytes: int) -> Iterator[Raw]:
         """Yields all examples in order, in pieces that take about `n_bytes`; the files stay on the disk."""
         yield from self._arrays(mapped=True).pieces(n_bytes)
-
-    def files(self) -> list[Path]:
-        """Returns the files that are read."""
-        return [self.path, *([] if self.labels is None else [self.labels])]
 
     def _arrays(self, *, mapped: bool) -> Arrays:
         x = _read_npy(self.path, mapped=mapped)
@@ -174,10 +166,6 @@ class NpzFile:
         """What to say where labels are needed and there are none."""
         with _as_archive(self.path) as archive:
             return self._missing(self._label(), _names(archive))
-
-    def files(self) -> list[Path]:
-        """Returns the file that is read."""
-        return [self.path]
 
     def n_bytes(self) -> int:
         """Returns how many bytes the inputs take as float32."""
@@ -211,10 +199,6 @@ class NpzFile:
     def pieces(self, n_bytes: int) -> Iterator[Raw]:
         """Yields all examples in order, in pieces that take about `n_bytes`; the file itself is read whole."""
         yield from cut(self.read(), n_bytes)
-
-    def files(self) -> list[Path]:
-        """Returns the file that is read."""
-        return [self.path]
 
     def _label(self) -> str:
         return "y" if self.reading.label is None else str(self.reading.label)
