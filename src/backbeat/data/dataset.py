@@ -68,6 +68,8 @@ class Dataset:
         """
         if self.whole is False:
             return None
+        if isinstance(self.x, Packed):
+            return replace(self, x=self.x.as_type(np.int32))
         given = self.x if self.whole is True else self.whole
         if self.whole is not True and (int(given.min()) < -(2**31) or int(given.max()) >= 2**31):
             raise DataError(

@@ -1,38 +1,53 @@
 """Packing: a source larger than the memory given becomes shards in the cache folder, once, a piece at a time.
 
-Inputs go to the shards as they will be trained on; labels, weights and the order stay in memory, which takes about 40
-bytes an example. What is packed is known again by its content: by the hash of the source's files, whatever they are
-called, and all that decides the numbers made of them. The hash of files that did not change since is remembered.
+Inputs go to the shards as they will be trained on (pixels as bytes, which are divided when they are read); labels,
+weights and the order stay in memory, which takes about 40 bytes an example. What is packed is known again by its
+content: by the hash of the source's files and of all that decides the numbers made of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
+import mmap
+import pickle
 import shutil
 import time
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
 from .cache import cache_folder, found_entry, new_entry
+from .columns import held_out_kind
+from .content import Progress, content_of
 from .dataset import Dataset, from_arrays
-from .held_out import Split
+from .held_out import Split, split
 from .packed import Packed
+from .prepare import Preparation
 from .raw import Raw, Reading, Source
+from .recut import labels_together
+from .shards import Shards
+from .sources import open_source
 
 FORMAT = 1
 _PIECE_BYTES = 1 << 24  # 16 MiB
-_SHARD_BYTES, _MOST_SHARDS = 1 << 28, 256
-_SETTLED_SECONDS = 2.0  # a file changed less than this ago may change again within its time's resolution
+_FIRST_BYTES = 1 << 20
+_PREPARATION = "preparation"
 
-Progress = Callable[[float, str], None]
+
+class _Given(NamedTuple):
+    """What is packed: a source, perhaps one more whose examples are held out, how it is read, and a first look."""
+
+    source: Source
+    held_out: Source | None
+    reading: Reading
+    seed: int
+    first: Raw
 
 
 def packed(source: Source, reading: Reading, seed: int, *, on_progress: Progress | None = None) -> Dataset:
@@ -48,30 +63,33 @@ def packed(source: Source, reading: Reading, seed: int, *, on_progress: Progress
         DataError: data that cannot be used, or a cache folder that cannot be written.
     """
     tell = _Rarely(on_progress)
-    first = next(iter(source.pieces(1 << 16)), None)
+    first = next(iter(source.pieces(_FIRST_BYTES)), None)
     if first is None or not len(first):
         raise DataError(f"{source.name}: there are no examples; give at least one.")
     if first.y is None:
-        raise DataError(getattr(source, "without_labels", f"{source.name}: there are no labels; give them too."))
-    key = _key(source, reading, seed, first, tell)
+        raise DataError(getattr(source, "without_labels", f"{source.name} has no labels, which training needs."))
+    other = None
+    if held_out_kind(reading.held_out, getattr(source, "names", None), source.name) == "data":
+        other = _held_out_source(reading, None)
+    given = _Given(source, other, reading, seed, first)
+    key = _key(given, tell)
     entry = cache_folder() / key
     manifest, damaged = found_entry(entry)
     if manifest is None:
         with new_entry(entry) as (folder, complete):
-            complete(_write(folder, source, first, tell))
+            complete(_write(folder, given, tell))
         manifest, problem = found_entry(entry)
         if manifest is None:
             raise DataError(f"{entry} was packed and cannot be read ({problem}); remove it and run again.")
     dataset = _opened(entry, manifest, key)
     notes = [
-        f"Larger than the memory given, so it was packed into {entry} ({dataset.x.nbytes / 1e9:.3g} GB), which may be "
+        f"Larger than the memory given: packed into {entry}, {dataset.x.bytes_in_files / 1e9:.3g} GB, which may be "
         "removed when it is not needed any more."
     ]
     if damaged is not None:
-        notes.append(f"It had been packed before, but that was damaged ({damaged}): packed anew.")
-    return replace(
-        dataset, name=source.name, source=first.source, notes=(*dataset.notes, *notes)
-    )  # the same content may be found at another place
+        notes.append(f"What had been packed before was damaged ({damaged}), so it was packed anew.")
+    # the same content may have been packed from another place
+    return replace(dataset, name=source.name, source=first.source, notes=(*dataset.notes, *notes))
 
 
 def _opened(entry: Path, manifest: dict[str, Any], key: str) -> Dataset:
@@ -80,195 +98,209 @@ def _opened(entry: Path, manifest: dict[str, Any], key: str) -> Dataset:
     x = Packed(shards, about["shape"], about["dtype"], about["per_shard"], key, divisor=about["divisor"])
     arrays = {path.stem: np.load(path) for path in entry.glob("*.npy") if not path.name.startswith("x-")}
     parts = Split(arrays["train"], arrays["held_out"]) if "held_out" in arrays else None
+    kept = entry / _PREPARATION
     classes = manifest["classes"]
     return Dataset(
         x, arrays["y"], arrays.get("weight"), classes=None if classes is None else tuple(classes), parts=parts,
-        notes=tuple(manifest["notes"]),
+        preparation=Preparation.from_bytes(kept.read_bytes()) if kept.exists() else None, task=manifest["task"],
+        notes=tuple(manifest["notes"]), whole=manifest["whole"],
     )  # fmt: skip
 
 
-def _write(folder: Path, source: Source, first: Raw, tell: Progress) -> dict[str, Any]:
-    """Writes a source's shards and arrays; returns what the manifest says of them."""
-    n_bytes = max(1, source.n_bytes()) // (4 if first.kind == "image" else 1)
-    free = shutil.disk_usage(folder).free
-    if free < n_bytes:
-        raise DataError(
-            f"{source.name}: packing takes {n_bytes / 1e9:.3g} GB, but there are only {free / 1e9:.3g} GB free under "
-            f"{folder.parent}; make room there, or name another folder with BACKBEAT_CACHE."
-        )
-    shards = _Shards(folder, max(_SHARD_BYTES, n_bytes // _MOST_SHARDS))
-    kept: dict[str, list[np.ndarray]] = {"y": [], "weight": [], "held": []}
-    notes: list[str] = []
-    for piece in source.pieces(_PIECE_BYTES):
-        shards.add(_inputs(piece, shards.n))
-        for name, arrays in kept.items():
-            if (array := getattr(piece, name)) is not None:
-                arrays.append(np.array(array))
-        notes += [note for note in piece.notes if note not in notes]
-        tell(min(1.0, shards.n_bytes / n_bytes), f"packing {source.name}")
+def _write(folder: Path, given: _Given, tell: Progress) -> dict[str, Any]:
+    """Writes the shards and arrays of an entry; returns what the manifest says of them."""
+    _refuse_little_room(folder, given)
+    preparation = Preparation.of(given.reading, given.first.kind)
+    parts = None
+    if preparation.fitted_on_a_part or given.held_out is not None:  # then labels have to be known first
+        given, parts = _fitted(preparation, given, tell)
+    shards = Shards(folder, _bytes_on_disk(given))
+    divisor = None if given.first.kind != "image" or preparation.mode == "own" else 255 if preparation.needed else 1
+    kept, notes, whole = [], {}, divisor != 255 and (given.first.kind != "table" or preparation.kept_whole)
+    for piece in _pieces(given, tell, "packing"):
+        x = np.asarray(piece.x if divisor is not None else preparation.inputs(piece))
+        whole = whole and (given.first.kind == "table" or _is_whole(x))
+        shards.add(x if divisor is not None else _as_floats(x, shards.n, piece.name))
+        kept.append(_without_inputs(piece))
+        notes |= dict.fromkeys(piece.notes)  # in order, each once
     shards.close()
-    y, weight, held = (np.concatenate(arrays) if arrays else None for arrays in kept.values())
-    none = np.zeros((shards.n, 1), np.float32)
-    checked = from_arrays(none, y, weight, name=source.name, classes=first.classes)
-    arrays = {"y": checked.y, "weight": checked.weight}
-    if held is not None:
-        arrays |= {"train": np.flatnonzero(~held).astype(np.int32), "held_out": np.flatnonzero(held).astype(np.int32)}
+    labels = _labels(kept)
+    if labels.held is not None:
+        parts = _by_mark(labels)
+    if given.held_out is not None:
+        notes[f"{given.held_out.name} is the held-out part, {np.count_nonzero(labels.held)} examples."] = None
+    if preparation.labels_are is None:
+        preparation.fit_labels([labels if parts is None else labels.take(parts.train)])
+    made = from_arrays(
+        np.zeros((shards.n, 1), np.float32), preparation.labels(labels), labels.weight,
+        name=given.source.name, classes=preparation.classes,
+    )  # fmt: skip
+    arrays = {"y": made.y, "weight": made.weight}
+    if parts is not None:
+        arrays |= parts._asdict()
     for name, array in arrays.items():
         if array is not None:
             np.save(folder / f"{name}.npy", array)
-    about = {"shape": shards.shape, "dtype": shards.dtype.str, "per_shard": shards.per_shard}
+    if preparation.needed:
+        (folder / _PREPARATION).write_bytes(preparation.to_bytes())
+    said = () if preparation.labels_are is None else preparation.labels_are.notes
+    about = {"shape": shards.shape, "dtype": shards.dtype.str, "per_shard": shards.per_shard, "divisor": divisor}
     return {
-        "format": FORMAT, "inputs": {**about, "divisor": 255 if first.kind == "image" else None},
-        "classes": checked.classes, "notes": notes,
+        "format": FORMAT, "inputs": about, "classes": made.classes, "task": preparation.task, "whole": whole,
+        "notes": [*notes, *said, *preparation.notes, *preparation.said_of_new(), *made.notes],
     }  # fmt: skip
 
 
-def _inputs(piece: Raw, start: int) -> np.ndarray:
-    """Returns a piece's inputs as they are packed: pixels as bytes, any other numbers as float32."""
-    x = np.asarray(piece.x)
-    if piece.kind == "image":
-        return x.astype(np.uint8, copy=False)
-    x = x.astype(np.float32, copy=False)
-    if not np.isfinite(x.sum(dtype=np.float64)) and not (finite := np.isfinite(x)).all():
+def _pieces(given: _Given, tell: Progress, doing: str) -> Iterator[Raw]:
+    """Yields all examples, those of a held-out source last, and says how far it is."""
+    sources = [given.source, *([] if given.held_out is None else [given.held_out])]
+    total, done = max(1, sum(source.n_bytes() for source in sources)), 0
+    for source in sources:
+        for piece in source.pieces(_PIECE_BYTES):
+            if piece.y is None:
+                raise DataError(getattr(source, "without_labels", f"{source.name} has no labels; add them."))
+            yield (
+                piece if given.held_out is None else replace(piece, held=np.full(len(piece), source is given.held_out))
+            )
+            _let_go(piece.x)
+            done += _n_bytes(piece, given.first)
+            tell(min(1.0, done / total), f"{doing} {source.name}")
+
+
+def _let_go(x: Any) -> None:
+    """Lets a mapped file's pages go, which else count as memory of this process until the system needs them."""
+    while x is not None and not isinstance(x, mmap.mmap):
+        x = getattr(x, "base", None)
+    if x is not None and hasattr(mmap, "MADV_DONTNEED"):
+        x.madvise(mmap.MADV_DONTNEED)
+
+
+def _n_bytes(piece: Raw, first: Raw) -> int:
+    return 4 * len(piece) * (first.x.width if first.kind == "table" else int(np.prod(np.shape(first.x)[1:])))
+
+
+def _labels(pieces: Iterable[Raw]) -> Raw:
+    """Returns labels, weights and held-out marks of all pieces together, without inputs."""
+    kept = [_without_inputs(piece) for piece in pieces]
+    for name in ("weight", "held"):
+        having = [getattr(piece, name) is not None for piece in kept]
+        if any(having) and not all(having):
+            raise DataError(f"{kept[0].name}: some of the examples have a {name} and others none; give all or none.")
+    together = labels_together(kept)
+    columns = {
+        name: None if getattr(kept[0], name) is None else np.concatenate([getattr(piece, name) for piece in kept])
+        for name in ("weight", "held")
+    }
+    return replace(together, x=np.zeros((sum(map(len, kept)), 0), np.float32), **columns)
+
+
+def _without_inputs(piece: Raw) -> Raw:
+    """Returns a piece without its inputs; its labels are copied, so that a mapped file is let go."""
+    y = np.array(piece.y) if isinstance(piece.y, np.ndarray) else piece.y
+    return replace(piece, x=np.zeros((len(piece), 0), np.float32), y=y, notes=())
+
+
+def _fitted(preparation: Preparation, given: _Given, tell: Progress) -> tuple[_Given, Split | None]:
+    """Fits a preparation on the training part; returns the sources to pack, and the parts where these decide it."""
+    train = given._replace(held_out=None)
+    labels = _labels(_pieces(train, tell, "reading the labels of"))
+    if given.held_out is not None:
+        preparation.fit_labels([labels])
+        preparation.fit_inputs(_pieces(train, tell, "fitting the preparation of"))
+        like = preparation if given.first.kind == "table" else None
+        return given._replace(held_out=_held_out_source(given.reading, like)), None
+    if labels.held is not None:
+        parts = _by_mark(labels)
+        preparation.fit_labels([labels.take(parts.train)])
+    else:
+        preparation.fit_labels([labels])
+        parts = split(preparation.labels(labels), given.reading.held_out, given.seed)
+    preparation.fit_inputs(_part(_pieces(given, tell, "fitting the preparation of"), parts.train))
+    return given, parts
+
+
+def _held_out_source(reading: Reading, like: Preparation | None) -> Source:
+    label = None if str(reading.label).endswith(".npy") else reading.label
+    return open_source(reading.held_out, replace(reading, held_out=0.0, label=label), like)
+
+
+def _by_mark(labels: Raw) -> Split:
+    parts = Split(*(np.flatnonzero(labels.held == held).astype(np.int32) for held in (False, True)))
+    for part, what in zip(parts, ("to train on", "held out"), strict=True):
+        if not len(part):
+            raise DataError(f"{labels.name}: no example is {what}; both parts need some.")
+    return parts
+
+
+def _part(pieces: Iterable[Raw], train: np.ndarray) -> Iterator[Raw]:
+    """Yields the examples of pieces that are in the training part."""
+    start = 0
+    for piece in pieces:
+        end = start + len(piece)
+        inside = train[np.searchsorted(train, start) : np.searchsorted(train, end)] - start
+        if len(inside):
+            yield piece.take(inside)
+        start = end
+
+
+def _as_floats(x: np.ndarray, start: int, name: str) -> np.ndarray:
+    """Returns inputs as float32; refuses what is not finite, with where it is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = x.astype(np.float32, copy=False)
+        total = x.sum(dtype=np.float64)
+    if not np.isfinite(total) and not (finite := np.isfinite(x)).all():
         where = [int(i) for i in np.argwhere(~finite)[0]]
         raise DataError(
-            f"{piece.name}: inputs hold values that are not finite numbers, the first at "
-            f"{[start + where[0], *where[1:]]}; remove or replace them."
+            f"{name}: inputs hold values that are not finite numbers, the first at {[start + where[0], *where[1:]]}; "
+            "remove or replace them."
         )
     return x
 
 
-class _Shards:
-    """Writes examples into `.npy` files of equally many."""
-
-    def __init__(self, folder: Path, n_bytes: int) -> None:
-        self.folder, self._most_bytes, self.n, self.n_bytes, self.per_shard = folder, n_bytes, 0, 0, 0
-        self._file: Any = None
-        self.example: tuple[int, ...] = ()
-        self.dtype = np.dtype(np.float32)
-
-    @property
-    def shape(self) -> list[int]:
-        """The shape of all that was written."""
-        return [self.n, *self.example]
-
-    def add(self, x: np.ndarray) -> None:
-        """Writes some examples more."""
-        if not self.n:
-            self.example, self.dtype = x.shape[1:], x.dtype
-            self.per_shard = max(1, self._most_bytes // max(1, x[:1].nbytes))
-        if x.shape[1:] != self.example:
-            raise DataError(
-                f"one example has the shape {list(self.example)}, that at {self.n} {list(x.shape[1:])}; give all the "
-                "same shape."
-            )
-        while len(x):
-            place = self.n % self.per_shard
-            if not place:
-                self._begin()
-            now, x = x[: self.per_shard - place], x[self.per_shard - place :]
-            self._file.write(np.ascontiguousarray(now).reshape(-1).view(np.uint8).data)
-            self.n, self.n_bytes = self.n + len(now), self.n_bytes + now.nbytes
-
-    def _begin(self) -> None:
-        """Closes a full shard and begins the next one."""
-        if self._file is not None:
-            self._file.close()
-        self._file = (self.folder / f"x-{self.n // self.per_shard:05}.npy").open("wb", buffering=0)
-        self._header(self.per_shard)
-
-    def _header(self, n: int) -> None:
-        about = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (n, *self.example)}
-        np.lib.format.write_array_header_1_0(self._file, about)
-
-    def close(self) -> None:
-        """Closes the last shard, whose header says how many examples it holds."""
-        start = self._file.seek(0)
-        self._header(self.n - (self.n - 1) // self.per_shard * self.per_shard)
-        assert self._file.tell() > start
-        self._file.close()
+def _is_whole(x: np.ndarray) -> bool:
+    """Returns whether inputs are whole numbers that float32 holds exactly."""
+    most = 1 << 24
+    return x.dtype.kind in "iu" and (x.dtype.itemsize <= 2 or (int(x.min()) >= -most and int(x.max()) <= most))
 
 
-def _key(source: Source, reading: Reading, seed: int, first: Raw, tell: Progress) -> str:
+def _bytes_on_disk(given: _Given) -> int:
+    n_bytes = given.source.n_bytes() + (0 if given.held_out is None else given.held_out.n_bytes())
+    return max(1, n_bytes // (4 if given.first.kind == "image" else 1))
+
+
+def _refuse_little_room(folder: Path, given: _Given) -> None:
+    wanted, free = _bytes_on_disk(given), shutil.disk_usage(folder).free
+    if free < wanted:
+        raise DataError(
+            f"{given.source.name}: packing takes {wanted / 1e9:.3g} GB, but only {free / 1e9:.3g} GB are free under "
+            f"{folder.parent}; make room there, or name another folder with BACKBEAT_CACHE."
+        )
+
+
+def _key(given: _Given, tell: Progress) -> str:
     """Returns what an entry is called: the hash of the content and of all that decides the numbers made of it."""
+    reading, first = given.reading, given.first
+    names = ("label", "inputs", "task", "weight", "missing", "skip_bad", "resize")
     made = {
-        "format": FORMAT, "content": _content(source, tell), "kind": first.kind, "source": type(source).__name__,
-        **{name: repr(getattr(reading, name)) for name in ("label", "inputs", "task", "weight", "missing", "skip_bad",
-                                                           "resize", "prepare")},
+        "format": FORMAT, "content": content_of(given.source, tell), "kind": first.kind,
+        "source": type(given.source).__name__, **{name: repr(getattr(reading, name)) for name in names},
+        "prepare": reading.prepare if isinstance(reading.prepare, str) else _bytes_of(reading.prepare),
     }  # fmt: skip
-    if first.kind == "table":  # the preparation is fitted on the training part
-        made |= {"seed": seed, "held_out": repr(reading.held_out)}
+    if given.held_out is not None:
+        made["held_out"] = content_of(given.held_out, tell)
+    elif isinstance(reading.held_out, str):
+        made["held_out"] = reading.held_out
+    elif Preparation.of(reading, first.kind).fitted_on_a_part:
+        made |= {"held_out": repr(reading.held_out), "seed": given.seed}
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
-def _content(source: Source, tell: Progress) -> str:
-    """Returns the hash of what a source holds: of its files, or else of all that it gives."""
-    files = _files(source)
-    if not files:
-        return _hash_of_pieces(source, tell)
-    now = time.time_ns()
-    states = [path.stat() for path in files]
-    listing = [[str(path), state.st_size, state.st_mtime_ns] for path, state in zip(files, states, strict=True)]
-    known = cache_folder() / "known" / hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+def _bytes_of(transformer: Any) -> str:
+    """Returns what tells a user's transformer from others; where nothing does, it is like none."""
     try:
-        return known.read_text(encoding="ascii")
-    except OSError:
-        pass
-    total, done, digest = sum(state.st_size for state in states), 0, hashlib.sha256()
-    base = os.path.commonpath([path.parent for path in files])
-    for path in files:
-        digest.update(f"{path.relative_to(base).as_posix()}\0".encode() if len(files) > 1 else b"")
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
-                done += len(piece)
-                tell(done / max(1, total), f"looking whether {source.name} was packed before")
-    value = digest.hexdigest()
-    if all(state.st_mtime_ns < now - _SETTLED_SECONDS * 1e9 for state in states):
-        _remember(known, value)
-    return value
-
-
-def _remember(known: Path, value: str) -> None:
-    try:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        part = known.with_suffix(f".{os.getpid()}")
-        part.write_text(value, encoding="ascii")
-        part.replace(known)
-    except OSError:  # then it is hashed again the next time; packing itself says what is wrong with the folder
-        return
-
-
-def _files(source: Any) -> list[Path]:
-    """Returns the files of a source, sorted; none where it has none or does not say."""
-    if hasattr(source, "files"):
-        return sorted(Path(path).resolve() for path in source.files())
-    given = [Path(path).resolve() for name in ("path", "labels") if (path := getattr(source, name, None)) is not None]
-    return sorted({file for path in given for file in (_below(path) if path.is_dir() else [path])})
-
-
-def _below(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
-
-
-def _hash_of_pieces(source: Source, tell: Progress) -> str:
-    digest, done, total = hashlib.sha256(), 0, max(1, source.n_bytes())
-    for piece in source.pieces(_PIECE_BYTES):
-        for part in (piece.x, piece.y, piece.weight, piece.held):
-            if part is not None:
-                digest.update(_bytes_of(part))
-        done += getattr(piece.x, "nbytes", 0)
-        tell(min(1.0, done / total), f"looking whether {source.name} was packed before")
-    return digest.hexdigest()
-
-
-def _bytes_of(part: Any) -> Any:
-    if hasattr(part, "write_ipc"):  # a Polars frame
-        buffer = io.BytesIO()
-        part.write_ipc(buffer)
-        return buffer.getvalue()
-    part = np.ascontiguousarray(part)
-    return f"{part.dtype.str}{part.shape}".encode() + part.reshape(-1).view(np.uint8).tobytes()
+        return hashlib.sha256(pickle.dumps(transformer)).hexdigest()  # only written, never read
+    except Exception:
+        return uuid.uuid4().hex
 
 
 class _Rarely:

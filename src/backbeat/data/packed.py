@@ -6,6 +6,7 @@ kernel maps up to 2 MiB around each example that is touched, so that a random or
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -60,7 +61,7 @@ class Packed:
         self._slow = False  # whether the newest read waited for a disk
         self._example = math.prod(self.shape[1:]) * self._stored.itemsize  # bytes
         files: list[int] = []
-        weakref.finalize(self, _close, files)
+        self._open = _Open(files)  # shared by what `as_type` returns
         try:
             for shard in self.shards:
                 files.append(os.open(shard, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
@@ -86,6 +87,17 @@ class Packed:
     def nbytes(self) -> int:
         """How many bytes the numbers take."""
         return self.size * self.dtype.itemsize
+
+    @property
+    def bytes_in_files(self) -> int:
+        """How many bytes the files take."""
+        return self.shape[0] * self._example
+
+    def as_type(self, dtype: Any) -> Packed:
+        """Returns the same numbers as another type, converted when they are read."""
+        other = copy.copy(self)
+        other.dtype = np.dtype(dtype)
+        return other
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise DataError(
@@ -130,7 +142,7 @@ class Packed:
         n_bytes = np.diff(np.append(first, len(rows))) * self._example
         offsets = self._headers[shard[first]] + place[first].astype(np.int64) * self._example
         reads = Reads(self._files[shard[first]], offsets, first * self._example, n_bytes)
-        read = out if self.divisor is None else np.empty(out.shape, self._stored)
+        read = out if self._stored == self.dtype else np.empty(out.shape, self._stored)
         try:
             began = time.perf_counter()
             if self._slow:  # ask for everything at once: a disk answers many requests in the time of a few
@@ -140,8 +152,17 @@ class Packed:
             self._slow = time.perf_counter() - began > expected
         except OSError as error:
             raise DataError(_cannot_read(error)) from error
-        if self.divisor is not None:
+        if self.divisor is not None and self.dtype == np.float32:
             np.divide(read, np.float32(self.divisor), out=out)
+        elif read is not out:
+            out[...] = read
+
+
+class _Open:
+    """Open files, closed when nobody holds this any more."""
+
+    def __init__(self, files: list[int]) -> None:
+        weakref.finalize(self, _close, files)
 
 
 def _close(files: list[int]) -> None:
