@@ -131,7 +131,8 @@ def test_dropout_is_keyed_by_example(drops: Any, refused: Any):
         def __call__(self, x: Any) -> Any:
             return self.weight * self.drop(x)
 
-    refused(Forgot(), np.ones((2, 6), np.float32), "give its __call__ an argument key=None")
+    forgot: Any = Forgot
+    refused(forgot(), np.ones((2, 6), np.float32), "give its __call__ an argument key=None")
 
 
 def test_what_has_a_state_or_draws_in_evaluation_is_refused(data: Any, refused: Any):
@@ -153,7 +154,8 @@ def test_what_has_a_state_or_draws_in_evaluation_is_refused(data: Any, refused: 
     x, _ = data["rows"]()
     refused(Normalised(jax.random.key(0)), x, "has a layer with a state (BatchNorm)")
     refused(eqx.nn.make_with_state(Normalised)(jax.random.key(0))[0], x, "use equinox.nn.GroupNorm or LayerNorm")
-    refused(Noisy(), x, "random numbers in evaluation mode too")
+    noisy: Any = Noisy
+    refused(noisy(), x, "random numbers in evaluation mode too")
     refused(Transformer(jax.random.key(0)), x, "cannot be applied to inputs of shape [12, 6]: Indexer must have")
 
 

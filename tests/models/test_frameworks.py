@@ -38,7 +38,7 @@ def trained(model: Any, params: Any = None) -> Any:
 def from_torch(start: Weights) -> Weights:
     import torch
 
-    net = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    net: Any = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
     with torch.no_grad():
         for layer, (weight, bias) in zip((net[0], net[2]), start, strict=True):
             layer.weight.copy_(torch.from_numpy(weight.T.copy()))
@@ -81,7 +81,7 @@ def from_equinox(start: Weights) -> Weights:
 
 
 def from_keras(start: Weights) -> Weights:
-    dense = [keras.layers.Dense(32, activation="relu"), keras.layers.Dense(10)]
+    dense: Any = [keras.layers.Dense(32, activation="relu"), keras.layers.Dense(10)]
     net = keras.Sequential([keras.layers.Input((8, 8)), keras.layers.Flatten(), *dense])
     for layer, pair in zip(dense, start, strict=True):
         layer.set_weights(pair)

@@ -41,7 +41,7 @@ class Recurrent(nnx.Module):
         self.out = nnx.Linear(7, 3, rngs=rngs)
 
     def __call__(self, x: Any) -> Any:
-        return self.out(self.rnn(self.embed(x))[:, -1])
+        return self.out(jnp.asarray(self.rnn(self.embed(x)))[:, -1])
 
 
 KINDS = {"rows": Dense, "images": Convolutional, "tokens": Recurrent}
@@ -122,7 +122,7 @@ class Noisy(nnx.Module):
 
 
 def test_dropout_is_keyed_by_example(drops: Any):
-    module = Dropped(nnx.Rngs(0))
+    module: Any = Dropped(nnx.Rngs(0))
     drops(module)
     assert int(module.drop.rngs.count[...]) == 0  # the user's own stream has not moved
     drops(Dropped)

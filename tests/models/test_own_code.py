@@ -47,7 +47,7 @@ PLAIN = """
     def failing():
         return mlp(hidden=(1 // 0,))
 """
-FAILS = next(n for n, line in enumerate(PLAIN.splitlines(), 1) if "1 // 0" in line)
+FAILS = next(f"(net.py, line {n})" for n, line in enumerate(PLAIN.splitlines(), 1) if "1 // 0" in line)
 
 
 @pytest.fixture

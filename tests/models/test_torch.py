@@ -69,6 +69,10 @@ def as_torch(torch: Any, x: np.ndarray) -> Any:
     return torch.from_numpy(np.array(x, np.int64 if x.dtype.kind == "i" else np.float32))
 
 
+def put_back(run: Any) -> Any:
+    return run.job.model.trained(run.params)
+
+
 def own_loss(torch: Any, module: Any, x: np.ndarray, y: np.ndarray) -> Any:
     return torch.nn.functional.cross_entropy(module(as_torch(torch, x)), as_torch(torch, y))
 
@@ -134,7 +138,7 @@ def test_batch_normalisation_is_refused_and_trained_with_frozen_statistics(torch
     run = fit(net, (x, y), every="dataset", held_out=0.0, learning_rate=RATE, duration="1 updates")
     for name, weight in first.items():
         np.testing.assert_allclose(run.params[name], weight, rtol=2e-5, atol=2e-6)
-    run.job.model.trained(run.params)
+    put_back(run)
     assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
 
 
@@ -225,7 +229,7 @@ def test_tied_weights_stay_one(torch: Any, data: Any):
         rule.step()
     run = fit(net, (x, y), every="dataset", held_out=0.0, learning_rate=RATE, duration="3 updates")
     assert sorted(run.params) == ["one.weight", "out.bias", "out.weight"]
-    run.job.model.trained(run.params)
+    put_back(run)
     assert net.one.weight is net.other.weight
     np.testing.assert_allclose(net.one.weight.detach(), theirs.one.weight.detach(), rtol=2e-5, atol=2e-6)
 
@@ -237,7 +241,7 @@ def test_frozen_weights_are_kept_and_take_part(torch: Any, data: Any, refused: A
     before = net[0].weight.clone()
     run = fit(net, (x, y), every=3, held_out=0.0, duration="2 epochs")
     assert sorted(run.params) == ["2.bias", "2.weight"]
-    run.job.model.trained(run.params)
+    put_back(run)
     assert torch.equal(net[0].weight, before)
     np.testing.assert_allclose(net(as_torch(torch, x)).detach(), run.predict_raw(x), rtol=2e-5, atol=2e-6)
     for weight in net.parameters():
