@@ -1,7 +1,10 @@
 """Tables in files and in memory: what is read from them, in one piece or many, and what is refused and where."""
 
+import csv
 import gzip
 import importlib.util
+import io
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from backbeat.data import Reading
+from backbeat.data import Reading, delimited
 from backbeat.data.delimited import Delimited
 from backbeat.data.frames import Frame, Parquet, built_in, polars_of
 from backbeat.data.sources import open_source
@@ -90,6 +95,52 @@ def test_a_file_in_pieces_is_the_file(tmp_path: Path):
     wanted = [None if text == "?" else text.strip('"') for text in texts.tolist()]
     assert whole.x["b"].to_list() == wanted
     assert f"b {wanted.count(None)}" in whole.notes[-1]
+
+
+CELLS = st.text(st.sampled_from([*'ab1.,;|\t"\n\r é']), max_size=6)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=8),
+    st.sampled_from([*",;|\t"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    st.integers(1, 60),
+)
+def test_what_python_writes_is_read(rows: list, separator: str, end: str, quoting: Any, size: int):
+    """Whatever stands in the cells, wherever the blocks of a file end: the oracle is Python's csv."""
+    if (
+        quoting == csv.QUOTE_MINIMAL
+    ):  # which leaves a carriage return bare, so that a reader may take it for a line's end
+        rows = [tuple(cell.replace("\r", "") for cell in row) for row in rows]
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator=end, quoting=quoting)
+    writer.writerows([["a", "b", "c"], *rows])
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delimited, "_CHUNK_BYTES", size)
+        found = Delimited(written(Path(folder), text.getvalue()))
+        pieces = list(found.rows(["a", "b", "c"]))
+    read = [row for piece in pieces for row in piece.frame.iter_rows()]
+    assert [tuple(cell or "" for cell in row) for row in read] == rows
+    # a record begins in the line that an editor shows: the header is line 1
+    parsed, begins = csv.reader(io.StringIO(text.getvalue(), newline=""), delimiter=separator), []
+    lines = [piece.numbers.tolist() for piece in pieces]
+    whole, place = text.getvalue(), 0
+    for _ in parsed:
+        begins.append(1 + whole.count("\n", 0, place))
+        place = end_of_record(whole, place)
+    assert [line for each in lines for line in each] == begins[1:]
+
+
+def end_of_record(text: str, start: int) -> int:
+    """Returns where a record ends, letter by letter."""
+    inside = False
+    for i in range(start, len(text)):
+        inside ^= text[i] == '"'
+        if text[i] == "\n" and not inside:
+            return i + 1
+    return len(text)
 
 
 def test_lines_in_errors_are_those_of_an_editor(tmp_path: Path):
@@ -371,8 +422,8 @@ def test_hugging_face_tables(tmp_path: Path):
     data = Dataset.from_dict({"a": [1.5, 2.5, 3.5], "b": ["u", "v", "u"], "kind": [0, 1, 1]}, features=features)
     data.save_to_disk(str(tmp_path / "one"))
     DatasetDict({"train": data, "test": data}).save_to_disk(str(tmp_path / "two"))
-    for given in (data, tmp_path / "one", str(tmp_path / "two" / "train")):
-        raw = open_source(given, Reading(label="kind")).read()
+    for form in (data, tmp_path / "one", str(tmp_path / "two" / "train")):
+        raw = open_source(form, Reading(label="kind")).read()
         assert raw.x.to_dict(as_series=False) == {"a": [1.5, 2.5, 3.5], "b": ["u", "v", "u"]}
         assert raw.y["kind"].to_list() == ["zebra", "ant", "ant"]
         assert raw.y["kind"].dtype == pl.Enum(["zebra", "ant"])
