@@ -124,6 +124,19 @@ def test_links_in_a_circle_between_two_classes_end(tmp_path: Path):
     assert raw.notes[0].startswith("2 links to folders above them")
 
 
+def test_a_folder_of_links_is_seen_to_hold_images(tmp_path: Path):
+    folder_of(tmp_path / "elsewhere")
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "linked").symlink_to(tmp_path / "elsewhere" / name)
+        (tmp_path / "data" / name / "back").symlink_to(tmp_path / "data")
+    assert recognises(tmp_path / "data")
+    assert len(ImageFolder(tmp_path / "data", Reading()).read()) == 6
+    for path in (tmp_path / "elsewhere").rglob("*.png"):
+        path.unlink()
+    assert not recognises(tmp_path / "data")
+
+
 def test_images_of_a_folder_without_classes_have_no_labels(tmp_path: Path):
     images = [save(tmp_path / f"{i}.png", grey()) for i in range(3)]
     source = ImageFolder(tmp_path, Reading())

@@ -32,7 +32,13 @@ def recognises(path: Path) -> bool:
     """
     if not path.is_dir():
         return is_image(path.name)
-    return any(is_image(name) for _, _, names in os.walk(path) for name in names)
+    seen: set[str] = set()  # links are followed, but not in circles
+    for folder, folders, names in os.walk(path, followlinks=True):
+        if any(is_image(name) and not _hidden(name) for name in names):
+            return True
+        seen.add(os.path.realpath(folder))
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in seen]
+    return False
 
 
 class Images:

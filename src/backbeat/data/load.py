@@ -44,7 +44,13 @@ def load(data: Any = None, reading: Reading | None = None, seed: int = 0) -> Dat
         from .pack import packed
 
         return packed(source, reading, seed)
-    raw = source.read()
+    try:
+        raw = source.read()
+    except MemoryError:
+        raise DataError(
+            f"{source.name} does not fit into this machine's memory; give it a limit such as memory='2 GB' (--memory), "
+            "with which it is streamed from files."
+        ) from None
     if raw.y is None:
         raise DataError(
             getattr(source, "without_labels", f"{raw.name} has no labels, which training needs; give (x, y).")

@@ -40,7 +40,12 @@ def open_source(data: Any = None, reading: Reading | None = None, like: Any = No
     if data is None or (isinstance(data, str) and data == "digits"):
         return digits()
     if isinstance(data, (str, os.PathLike)):
-        return _named(data, reading, like)
+        try:
+            return _named(data, reading, like)
+        except OSError as error:  # such as a folder that may not be entered, or a name that is too long
+            raise DataError(
+                f"{data} cannot be read ({(error.strerror or str(error)).lower()}); check the path."
+            ) from None
     library = type(data).__module__.partition(".")[0]
     if library in ("pandas", "polars"):
         from .frames import Frame, polars_of
