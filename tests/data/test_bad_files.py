@@ -134,7 +134,7 @@ TABLES = [
     Bad("too large an input", row(4, "1e300,1,a"), "data.csv", ("'width'", "up to 1e+300", "float32")),
     Bad("two text labels", TABLE, "data.csv --label label,width", ("label", "width")),
     Bad("single column", "label\n" + "a\nb\n" * 5, "data.csv", ("data.csv",)),
-    Bad("wrong separator", TABLE.replace(",", "|"), "data.csv", ("data.csv",)),
+    Bad("wrong separator", TABLE.replace(",", "~"), "data.csv", ("data.csv",)),
     Bad("new label held out", held(TABLE, row(4, "1,1,c")), "data.csv --held-out test.csv", ("'c'", "never saw")),
     Bad("other columns held out", held(TABLE, "a,b\n1,2\n"), "data.csv --held-out test.csv", ("width", "test.csv")),
     Bad("held-out file missing", TABLE, "data.csv --held-out test.csv", ("test.csv", "that is there")),
@@ -424,11 +424,22 @@ OBJECTS = {
     "missing labels": ((X, np.ma.masked_equal(Y, 1)), ("masked", "10 examples")),
     "masked inputs": ((np.ma.masked_greater(X, 1), Y), ("not finite",)),
     "labels of two kinds": ((X, np.array([1, "a"] * 10, object)), ("1 at 0", "all as texts")),
+    "more than any memory": (
+        (np.broadcast_to(np.zeros((), ">f8"), (1 << 24, 1 << 24)), np.broadcast_to(np.int8(0), 1 << 24)),
+        ("does not fit", "--memory"),
+    ),
     "a huge label": ((X, ["a", "b" * 100_000] * 10), ("100000 characters",)),
 }
 
 
 OTHERS = [
+    Bad("too long a name", lambda: None, "a" * 300 + ".csv", ("name too long",)),
+    Bad(
+        "a file as a folder",
+        lambda: Path("data.csv").write_text(TABLE),
+        "data.csv/x.csv",
+        ("data.csv/x.csv", "not there"),
+    ),
     Bad("unknown kind", TABLE, "data.xlsx", ("data.xlsx", ".csv")),
     Bad("empty folder", lambda: Path("data").mkdir(), "data", ("data", "folder")),
     Bad("folder of other files", lambda: (Path("data").mkdir(), Path("data/a.txt").write_text("a")), "data", ("data",)),
@@ -484,6 +495,41 @@ def test_bad_values_give_one_sentence(data: Any, said: tuple[str, ...], tmp_path
     for word in said:
         assert word in sentence
     assert not any(tmp_path.iterdir())
+
+
+def npy_with_an_infinite_end() -> None:
+    x = np.lib.format.open_memmap("x.npy", "w+", np.float32, (5000, 4000))
+    x[-1, -1] = np.inf
+    np.save("y.npy", np.arange(5000) % 2)
+
+
+@pytest.mark.parametrize(
+    ("write", "data", "said"),
+    [
+        (
+            lambda: pair(idx(np.zeros((5000, 64, 64), np.uint8))[:-1], idx((np.arange(5000) % 2).astype(np.uint8)))(),
+            NAME,
+            "cut off",
+        ),
+        (npy_with_an_infinite_end, "x.npy", "[4999, 3999]"),
+    ],
+    ids=["idx", "npy"],
+)
+def test_what_turns_out_bad_while_it_is_packed_leaves_nothing(
+    write: Callable[[], None], data: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    """Data of more than the memory given is packed piece by piece: here the last one is bad."""
+    monkeypatch.chdir(tmp_path)
+    write()
+    before = everything()
+    monkeypatch.setenv("BACKBEAT_CACHE", str(tmp_path / "cache"))
+    assert run(["train", data, "--memory", "600 MB", "--model", "linear", "--for", "1 epoch"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert said in err
+    left = {path: size for path, size in everything().items() if path not in before}
+    assert all(path.startswith("cache") and not path.endswith(".npy") for path in left), left
 
 
 def test_the_corpus_is_large_and_its_cases_are_called_apart():

@@ -26,7 +26,6 @@ class Shards:
         """Begins; `n_bytes` is about how many there will be."""
         self._folder, self._most_bytes = folder, max(_SHARD_BYTES, n_bytes // _MOST_SHARDS)
         self.n = self.per_shard = 0
-        self._file: Any = None
         self.example: tuple[int, ...] = ()
         self.dtype = np.dtype(np.float32)
 
@@ -51,26 +50,23 @@ class Shards:
             )
         while len(x):
             place = self.n % self.per_shard
-            if not place:
-                self._begin()
             now, x = x[: self.per_shard - place], x[self.per_shard - place :]
-            self._file.write(np.ascontiguousarray(now).reshape(-1).view(np.uint8).data)
+            # Open only while it is written to: whatever the source raises between, no file stays open.
+            with self._shard(self.n // self.per_shard).open("ab" if place else "wb", buffering=0) as file:
+                if not place:
+                    self._header(file, self.per_shard)
+                file.write(np.ascontiguousarray(now).reshape(-1).view(np.uint8).data)
             self.n += len(now)
 
-    def _begin(self) -> None:
-        """Closes a full shard and begins the next one."""
-        if self._file is not None:
-            self._file.close()
-        self._file = (self._folder / f"x-{self.n // self.per_shard:05}.npy").open("wb", buffering=0)
-        self._header(self.per_shard)
+    def _shard(self, i: int) -> Path:
+        return self._folder / f"x-{i:05}.npy"
 
-    def _header(self, n: int) -> None:
+    def _header(self, file: Any, n: int) -> None:
         about = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (n, *self.example)}
-        np.lib.format.write_array_header_1_0(self._file, about)
+        np.lib.format.write_array_header_1_0(file, about)
 
     def close(self) -> None:
-        """Closes the last shard, whose header says how many examples it holds."""
-        start = self._file.seek(0)
-        self._header(self.n - (self.n - 1) // self.per_shard * self.per_shard)
-        assert self._file.tell() > start
-        self._file.close()
+        """Says in the header of the last shard how many examples it holds."""
+        last = (self.n - 1) // self.per_shard
+        with self._shard(last).open("r+b") as file:
+            self._header(file, self.n - last * self.per_shard)
