@@ -27,6 +27,7 @@ from .trial import tried
 from .update import State
 
 _GREATEST_SEED = 2**32
+_SURELY_CLASSES = 1000  # numbers up to here may be classes that these examples lack
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,8 @@ def outputs_for(loss: Loss, dataset: Dataset) -> int:
             raise DataError(
                 f"{dataset.name}: all labels are the same class, {only}; classification needs at least two."
             )
+        if counted.ndim == 1 and counted.max() > _SURELY_CLASSES:
+            _refuse_gaps(dataset, np.unique(counted))
         return int(counted.max()) + 1
     if loss.kind == "classification" and (y.ndim < 2 or (y < 0).any()):
         raise DataError(
@@ -240,6 +243,15 @@ def outputs_for(loss: Loss, dataset: Dataset) -> int:
             f"{y.min()} to {y.max()}."
         )
     return int(y.shape[-1]) if loss.kind == "classification" else int(math.prod(y.shape[1:]))
+
+
+def _refuse_gaps(dataset: Dataset, numbers: np.ndarray) -> None:
+    """Refuses class numbers that lie far apart: the network would need an output for each number between."""
+    if numbers[-1] >= 10 * len(numbers) + _SURELY_CLASSES:
+        raise DataError(
+            f"{dataset.name}: the labels are {len(numbers)} different whole numbers up to {numbers[-1]}, which cannot "
+            'be the numbers of classes from 0 on; number the classes, or say task="regression" if they are values.'
+        )
 
 
 def _learning_rate(settings: Settings, durations: Durations) -> tuple[Schedule, float]:

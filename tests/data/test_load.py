@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import backbeat as bb
 from backbeat.data import Reading, from_arrays, load, open_source, split
 from backbeat.errors import DataError, SettingsError
 
@@ -268,6 +269,18 @@ def test_texts_stay_texts_and_numbers_numbers_in_new_data(tmp_path: Path):
     raw = open_source(path, like=data.preparation).read()
     assert raw.x["zone"].to_list() == ["1", "2"]
     assert raw.x["code"].to_list() == [0.5, None]
+
+
+def test_numbers_that_can_be_no_classes():
+    y = np.array([0, 1, 2_000_000_000] * (N // 3))
+    with pytest.raises(
+        DataError, match=r"3 different whole numbers up to 2000000000, which cannot be the numbers of c"
+    ):
+        bb.fit("linear", (VALUES, y), every=8)
+    allowed: list[dict[str, Any]] = [{"task": "regression"}, {"loss": "squared_error"}]
+    for settings in allowed:
+        assert bb.fit("linear", (VALUES, y % 1001), every=8, duration="1 update", learning_rate=1e-9, **settings)
+    assert load(FRAME.with_columns(label=pl.Series(y))).classes == ("0", "1", "2000000000")  # a table's are names
 
 
 def test_labels_alone_or_none_at_all():
