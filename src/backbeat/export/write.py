@@ -7,6 +7,7 @@ network's own outputs is reported; a file that differs by more than rounding, or
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,18 +90,17 @@ def export(saved: SavedRun, to: str, path: Path | None = None) -> Exported:
         raise SettingsError(f"--output {path} would replace what the run itself keeps; choose another name.")
     x, checked_on, notes = examples(saved)
     with jax.default_matmul_precision("highest"):  # as the other programs compute; a GPU would round to TF32
-        own = saved.outputs(x)
-        data = {"safetensors": as_safetensors, "onnx": as_onnx, "stablehlo": as_stablehlo}[to](saved)
-        unchecked = path.with_name(f".{path.name}-unchecked")
-        try:
-            write_whole(unchecked, lambda file: file.write(data), mode="wb")
-            given = as_pixels(x) if takes_pixels(saved, to) else x
-            difference = compared(_runner(saved, to, unchecked), given, own, to)
-            os.replace(unchecked, path)
-        except OSError as error:
-            raise SettingsError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
-        finally:
-            unchecked.unlink(missing_ok=True)
+        own, first = saved.outputs(x), None
+        given = as_pixels(x) if takes_pixels(saved, to) else x
+        shape = any_batch(saved, to)
+        for network in forms(saved, to, shape):
+            try:
+                difference = _written(saved, to, (network, shape), path, given, own)
+                break
+            except Unfit as error:
+                first = first or error
+        else:
+            raise SettingsError(str(first)) from first
     beside = None
     if to != "safetensors":
         beside = path.with_name(f"{path.name}.json")
@@ -126,6 +126,66 @@ def examples(saved: SavedRun) -> tuple[np.ndarray, str, list[str]]:
         return x, f"{_BLOCK} random inputs", [f"Random inputs were used: {error}"]
 
 
+class Unfit(Exception):
+    """One form of a network could not be written, or what was written gives other outputs; another form may do."""
+
+
+def _written(saved: SavedRun, to: str, traced: tuple, path: Path, x: np.ndarray, own: np.ndarray) -> float:
+    """Writes one form of the network under another name, compares, and only then gives the file its name.
+
+    Raises:
+        Unfit: it cannot be written, cannot be run or differs; there is no file then.
+        SettingsError: the place cannot be written.
+    """
+    unchecked = path.with_name(f".{path.name}-unchecked")
+    data = _CONVERTERS[to](saved, *traced)
+    try:
+        write_whole(unchecked, lambda file: file.write(data), mode="wb")
+        with _unfit(to):
+            run = _runner(saved, to, unchecked)
+        difference = compared(run, x, own, to)
+        os.replace(unchecked, path)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
+    finally:
+        unchecked.unlink(missing_ok=True)
+    return difference
+
+
+def forms(saved: SavedRun, to: str, shape: Any) -> Iterator[Callable[[Any], Any]]:
+    """Yields the network as a function of inputs alone, in the forms in which a converter may take it.
+
+    As it is; for ONNX as the operations that it consists of, since jax2onnx puts its own functions in the place of
+    some of Flax's and refuses arguments that those take; and as a function of one example, over all of which it is
+    mapped, since PyTorch modules ask for the size of the batch.
+    """
+
+    def network(x: Any) -> Any:
+        x = x.astype(np.float32) / np.float32(255) if takes_pixels(saved, to) else x
+        return saved.model.apply(saved.params, x)
+
+    def one_by_one(x: Any) -> Any:
+        return jax.vmap(lambda one: network(one[None])[0])(x)
+
+    yield network
+    if to == "stablehlo":
+        yield one_by_one
+    elif to == "onnx":
+        for each in (network, one_by_one):
+            try:
+                yield _operations(each, shape)
+            except Exception:  # whatever a model raises that asks for the size of the batch
+                continue
+
+
+def _operations(network: Callable[[Any], Any], shape: Any) -> Callable[[Any], Any]:
+    """Returns the operations that a network consists of, as a function."""
+    from jax.extend.core import jaxpr_as_fun
+
+    run = jaxpr_as_fun(jax.make_jaxpr(network)(shape))
+    return lambda x: run(x)[0]
+
+
 def as_pixels(x: np.ndarray) -> np.ndarray:
     """Returns inputs of 0..1 as the numbers of 0..255 that they were made of.
 
@@ -140,80 +200,68 @@ def compared(run: Callable[[np.ndarray], np.ndarray], x: np.ndarray, own: np.nda
     """Returns the largest difference of a file's outputs from the network's own, in batches and for one example.
 
     Raises:
-        SettingsError: the file cannot be run, or its outputs differ by more than rounding.
+        Unfit: the file cannot be run, or its outputs differ by more than rounding.
     """
     try:
         given = np.concatenate([run(x[start : start + _BLOCK]) for start in range(0, len(x), _BLOCK)])
         alone = run(x[:1])
     except Exception as error:
-        if isinstance(error, BackbeatError):
-            raise
-        raise SettingsError(
+        raise Unfit(
             f"the {to} file cannot be run ({_first_line(error)}), so it is not kept; choose another format."
         ) from error
     if given.shape != own.shape:
-        raise SettingsError(
+        raise Unfit(
             f"the {to} file gives outputs of shape {list(given.shape)} where the network gives {list(own.shape)}, so "
             "it is not kept; choose another format."
         )
     difference = float(max(np.abs(given - own).max(), np.abs(alone - own[:1]).max()))
     if not difference <= _TOLERANCE * (1 + float(np.abs(own).max())):  # not: NaN is no agreement
-        raise SettingsError(
+        raise Unfit(
             f"the {to} file's outputs differ from the network's own by up to {difference:.3g}, so it is not kept; "
             "choose another format."
         )
     return difference
 
 
-def as_safetensors(saved: SavedRun) -> bytes:
+def as_safetensors(saved: SavedRun, *_: Any) -> bytes:
     """Returns the weights, with what they are for as text in the file's header."""
-    import json
-
     from safetensors.numpy import save
 
     return save(flat_params(saved.params), {"backbeat": json.dumps(about(saved, "safetensors"), ensure_ascii=False)})
 
 
-def as_stablehlo(saved: SavedRun) -> bytes:
+def as_stablehlo(saved: SavedRun, network: Callable[[Any], Any], shape: Any) -> bytes:
     """Returns the network with its weights as a JAX program for any batch size, on CPU, CUDA and TPU."""
     from jax import export as jax_export
 
-    with _one_sentence("stablehlo"):
-        return bytes(
-            jax_export.export(jax.jit(_network(saved, "stablehlo")), platforms=PLATFORMS)(
-                _any_batch(saved, "stablehlo")
-            ).serialize()
-        )
+    with _unfit("stablehlo"):
+        exported = jax_export.export(jax.jit(network), platforms=PLATFORMS)
+        return bytes(exported(shape).serialize())
 
 
-def as_onnx(saved: SavedRun) -> bytes:
+def as_onnx(saved: SavedRun, network: Callable[[Any], Any], shape: Any) -> bytes:
     """Returns the network with its weights as an ONNX graph for any batch size.
 
     Raises:
         MissingExtraError: what is needed is not installed.
     """
-    import json
-
     onnx, jax2onnx, _ = _onnx_libraries()
-    with _one_sentence("onnx"), quiet():
+    with _unfit("onnx"), quiet():
         graph = jax2onnx.to_onnx(
-            _network(saved, "onnx"), [_any_batch(saved, "onnx")],
+            network, [shape],
             model_name="backbeat", opset=_OPSET, input_names=["inputs"], output_names=["outputs"],
         )  # fmt: skip
-    mend_pooling(graph)
-    onnx.helper.set_model_props(graph, {"backbeat": json.dumps(about(saved, "onnx"), ensure_ascii=False)})
-    onnx.checker.check_model(graph)
-    return graph.SerializeToString()
+        mend_pooling(graph)
+        onnx.helper.set_model_props(graph, {"backbeat": json.dumps(about(saved, "onnx"), ensure_ascii=False)})
+        onnx.checker.check_model(graph)
+        return graph.SerializeToString()
 
 
-def _network(saved: SavedRun, to: str) -> Callable[[Any], Any]:
-    """Returns the function of inputs alone that is exported."""
-    if not takes_pixels(saved, to):
-        return lambda x: saved.model.apply(saved.params, x)
-    return lambda x: saved.model.apply(saved.params, x.astype(np.float32) / np.float32(255))
+_CONVERTERS = {"safetensors": as_safetensors, "onnx": as_onnx, "stablehlo": as_stablehlo}
 
 
-def _any_batch(saved: SavedRun, to: str) -> jax.ShapeDtypeStruct:
+def any_batch(saved: SavedRun, to: str) -> jax.ShapeDtypeStruct:
+    """Returns the shape of the exported network's inputs, with any number of examples: a symbol, each time another."""
     from jax import export as jax_export
 
     (batch,) = jax_export.symbolic_shape("batch")
@@ -252,14 +300,14 @@ def _onnx_libraries() -> tuple[Any, Any, Any]:
 
 
 @contextmanager
-def _one_sentence(to: str) -> Iterator[None]:
+def _unfit(to: str) -> Iterator[None]:
     """Turns whatever a converter raises for a network that it does not know into a sentence."""
     try:
         yield
+    except MissingExtraError:
+        raise
     except Exception as error:
-        raise SettingsError(
-            f"this network cannot be written as {to} ({_first_line(error)}); choose another format."
-        ) from error
+        raise Unfit(f"this network cannot be written as {to} ({_first_line(error)}); choose another format.") from error
 
 
 def _first_line(error: Exception) -> str:
