@@ -136,6 +136,10 @@ class NpyFile:
         """Yields all examples in order, in pieces that take about `n_bytes`; the files stay on the disk."""
         yield from self._arrays(mapped=True).pieces(n_bytes)
 
+    def files(self) -> list[Path]:
+        """Returns the files that are read."""
+        return [self.path, *([] if self.labels is None else [self.labels])]
+
     def _arrays(self, *, mapped: bool) -> Arrays:
         x = _read_npy(self.path, mapped=mapped)
         y, notes = None, ()
@@ -199,6 +203,10 @@ class NpzFile:
     def pieces(self, n_bytes: int) -> Iterator[Raw]:
         """Yields all examples in order, in pieces that take about `n_bytes`; the file itself is read whole."""
         yield from cut(self.read(), n_bytes)
+
+    def files(self) -> list[Path]:
+        """Returns the file that is read."""
+        return [self.path]
 
     def _label(self) -> str:
         return "y" if self.reading.label is None else str(self.reading.label)
