@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import mmap
 import os
 import time
 from collections.abc import Callable
@@ -78,9 +79,18 @@ def _hash_of_pieces(source: Source, tell: Progress) -> str:
         for part in (piece.x, piece.y, piece.weight, piece.held):
             if part is not None:
                 digest.update(_bytes_of(part))
+        let_go(piece.x)
         done += getattr(piece.x, "nbytes", 0)
         tell(min(1.0, done / total), f"looking whether {source.name} was packed before")
     return digest.hexdigest()
+
+
+def let_go(x: Any) -> None:
+    """Lets a mapped file's pages go, which else count as memory of this process until the system needs them."""
+    while x is not None and not isinstance(x, mmap.mmap):
+        x = getattr(x, "base", None)
+    if x is not None and hasattr(mmap, "MADV_DONTNEED"):
+        x.madvise(mmap.MADV_DONTNEED)
 
 
 def _bytes_of(part: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import pickle
 import shutil
 import time
@@ -24,7 +23,7 @@ import numpy as np
 from ..errors import DataError
 from .cache import cache_folder, found_entry, new_entry
 from .columns import held_out_kind
-from .content import Progress, content_of
+from .content import Progress, content_of, let_go
 from .dataset import Dataset, from_arrays
 from .held_out import Split, split
 from .packed import Packed
@@ -128,7 +127,9 @@ def _write(folder: Path, given: _Given, tell: Progress) -> dict[str, Any]:
     if labels.held is not None:
         parts = _by_mark(labels)
     if given.held_out is not None:
-        notes[f"{given.held_out.name} is the held-out part, {np.count_nonzero(labels.held)} examples."] = None
+        notes[f"{given.held_out.name} is the held-out part, {np.count_nonzero(np.asarray(labels.held))} examples."] = (
+            None
+        )
     if preparation.labels_are is None:
         preparation.fit_labels([labels if parts is None else labels.take(parts.train)])
     made = from_arrays(
@@ -162,17 +163,9 @@ def _pieces(given: _Given, tell: Progress, doing: str) -> Iterator[Raw]:
             yield (
                 piece if given.held_out is None else replace(piece, held=np.full(len(piece), source is given.held_out))
             )
-            _let_go(piece.x)
+            let_go(piece.x)
             done += _n_bytes(piece, given.first)
             tell(min(1.0, done / total), f"{doing} {source.name}")
-
-
-def _let_go(x: Any) -> None:
-    """Lets a mapped file's pages go, which else count as memory of this process until the system needs them."""
-    while x is not None and not isinstance(x, mmap.mmap):
-        x = getattr(x, "base", None)
-    if x is not None and hasattr(mmap, "MADV_DONTNEED"):
-        x.madvise(mmap.MADV_DONTNEED)
 
 
 def _n_bytes(piece: Raw, first: Raw) -> int:
@@ -205,7 +198,7 @@ def _fitted(preparation: Preparation, given: _Given, tell: Progress) -> tuple[_G
     train = given._replace(held_out=None)
     labels = _labels(_pieces(train, tell, "reading the labels of"))
     if given.held_out is not None:
-        preparation.fit_labels([labels])
+        preparation.fit_labels([labels]).scale_labels(labels)
         preparation.fit_inputs(_pieces(train, tell, "fitting the preparation of"))
         like = preparation if given.first.kind == "table" else None
         return given._replace(held_out=_held_out_source(given.reading, like)), None
@@ -215,6 +208,7 @@ def _fitted(preparation: Preparation, given: _Given, tell: Progress) -> tuple[_G
     else:
         preparation.fit_labels([labels])
         parts = split(preparation.labels(labels), given.reading.held_out, given.seed)
+    preparation.scale_labels(labels.take(parts.train))
     preparation.fit_inputs(_part(_pieces(given, tell, "fitting the preparation of"), parts.train))
     return given, parts
 
