@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -346,9 +347,11 @@ def _read_header(file: Any, what: str) -> tuple[tuple[int, ...], bool, np.dtype]
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{what} has the unknown format {version}")
     one = version == (1, 0)
-    shape, columns_first, dtype = (np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0)(
-        file
-    )
+    read_header = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+    try:
+        shape, columns_first, dtype = read_header(file)
+    except (TokenError, SyntaxError) as error:
+        raise ValueError(f"{what} has a damaged header: {error}") from None
     if dtype.hasobject:
         raise ValueError(f"{what} holds Python objects, which are not read")
     return shape, columns_first, dtype

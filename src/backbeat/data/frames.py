@@ -98,7 +98,7 @@ class Parquet:
             for start in range(0, n, step):
                 try:
                     frame = pl.scan_parquet(part).select(columns).slice(start, step).collect()
-                except (pl.exceptions.PolarsError, OSError) as error:
+                except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
                     raise _not_parquet(part, error) from None
                 yield Rows(frame, np.arange(first, first + len(frame)))
                 first += len(frame)
@@ -110,7 +110,7 @@ class Parquet:
 
         try:
             return dict(pl.read_parquet_schema(part))
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise _not_parquet(part, error) from None
 
     def _n_rows(self, part: Path) -> int:
@@ -118,12 +118,13 @@ class Parquet:
 
         try:
             return int(pl.scan_parquet(part).select(pl.len()).collect().item())
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise _not_parquet(part, error) from None
 
 
-def _not_parquet(path: Path, error: Exception) -> DataError:
-    said = str(error).strip().splitlines()[0].rstrip(".")
+def _not_parquet(path: Path, error: BaseException) -> DataError:
+    panic = type(error).__name__ == "PanicException"  # Polars' own code gave up on what it found
+    said = "its content is damaged" if panic else str(error).strip().splitlines()[0].rstrip(".")
     if "duplicate" in said.lower():
         return DataError(f"{path} has two columns of one name ({said}); rename one.")
     return DataError(f"{path} cannot be read as Parquet ({said}); check the file, or write it again.")
