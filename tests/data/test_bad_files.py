@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import strategies as st
 from PIL import Image
 
 import backbeat as bb
@@ -252,6 +254,12 @@ ARRAYS = [
     Bad("too large a number", npz(x=X.astype(float) * 1e300, y=Y), "data.npz", ("not finite",)),
     Bad("huge name of a class", npz(x=X, y=["a" * 3000, "b"] * 10), "data.npz", ("3000 characters",)),
     Bad("weights of another length", npz(x=X, y=Y, weight=[1, 2]), "data.npz", ("20 inputs but 2 weights",)),
+    Bad(
+        "new class held out",
+        npz(x_train=X, y_train=Y, x_test=X[:4], y_test=np.array([0, 1, 7, 7])),
+        "data.npz",
+        ("label", "7", "training never saw"),
+    ),
     Bad("columns of arrays", npy(X, Y), "x.npy --inputs a,b", ("inputs='a,b'", "no")),
 ]
 
@@ -495,6 +503,57 @@ def test_bad_values_give_one_sentence(data: Any, said: tuple[str, ...], tmp_path
     for word in said:
         assert word in sentence
     assert not any(tmp_path.iterdir())
+
+
+def damaged(content: bytes, at: int, how: str, more: bytes) -> bytes:
+    at %= len(content)
+    return content[:at] + {"cut": b"", "changed": more + content[at + len(more) :], "longer": more + content[at:]}[how]
+
+
+FORMS = {
+    "x.npy": GOOD_NPY,
+    "data.npz": GOOD_NPZ,
+    NAME: idx(TONES),
+    f"{NAME}.gz": gzip.compress(idx(TONES)),
+    "data.csv": TABLE.encode(),
+    "data.csv.gz": gzip.compress(TABLE.encode()),
+    "data/cat/0.png": (lambda file: (Image.fromarray(TONES[0]).save(file, "PNG"), file.getvalue())[1])(io.BytesIO()),
+    "data/cat/0.jpg": jpeg(),
+}
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with what belongs to the forms beside them."""
+    folder_of_forms = tmp_path_factory.mktemp("forms")
+    np.save(folder_of_forms / "y.npy", Y)
+    (folder_of_forms / LABELS).write_bytes(idx(Y8))
+    for name in ("cat", "dog"):
+        (folder_of_forms / "data" / name).mkdir(parents=True)
+        Image.fromarray(TONES[0]).save(folder_of_forms / "data" / name / "good.png")
+    return folder_of_forms
+
+
+@hypothesis.settings(max_examples=150)
+@hypothesis.given(
+    st.sampled_from(sorted(FORMS)),
+    st.integers(0, 10_000),
+    st.sampled_from(("cut", "changed", "longer")),
+    st.binary(min_size=1, max_size=4),
+)
+def test_whatever_is_damaged_is_read_or_refused_in_one_sentence(
+    beside: Path, name: str, at: int, how: str, more: bytes
+):
+    """Where a form has no checksum, other numbers may be read; anything but that or a `DataError` is a fault."""
+    path = beside / name
+    path.write_bytes(damaged(FORMS[name], at, how, more))
+    try:
+        load(beside / "data" if "/" in name else path)
+    except DataError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        assert str(error).endswith((".", "?"))  # noqa: PT017
+    finally:
+        path.unlink()
 
 
 def npy_with_an_infinite_end() -> None:
