@@ -89,7 +89,7 @@ def test_what_is_not_finite_is_refused_with_its_place(bad: float):
 
 def test_other_inputs_than_those_trained_on_are_refused():
     run = fit(linear(), (X, SIDE), duration="1 epoch", evaluate="never")
-    with pytest.raises(SettingsError, match=r"the inputs have the shape \[3, 5\] but the model was trained on"):
+    with pytest.raises(DataError, match=r"one example has the shape \[5\], but the run was trained on \[2\]"):
         run.predict(np.zeros((3, 5)))
 
 

@@ -31,7 +31,7 @@ LAYERS = (
         "checkpoint",
         "report",
     ),  # the outside; a report draws records and knows no more
-    ("evaluate", "advance", "train", "run", "saved", "measure", "compare", "verify", "advise"),  # the work
+    ("evaluate", "advance", "train", "predictor", "run", "saved", "assess", "measure", "compare", "verify", "advise"),  # the work
     ("estimator", "adapters", "export", "web"),  # faces
     ("cli",),
 )

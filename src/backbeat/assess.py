@@ -6,7 +6,7 @@ held-out part scores here what it scored there. Precision, recall, F1 and the co
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ from .data import Dataset, load, split
 from .data.columns import listed
 from .errors import DataError, SettingsError
 from .evaluate import block_for, evaluator, scores
-from .saved import SavedRun, unseen_texts
+from .predictor import unseen_texts
+from .saved import SavedRun
 from .stretch import Data
 
 
@@ -88,6 +89,7 @@ def assess(saved: SavedRun, data: Any = None) -> Assessment:
             f"{saved.folder} was trained with a loss of its own, and what its outputs of shape "
             f"{list(prediction.shape)} mean for labels of shape {list(label.shape)} is not known; use predict."
         )
+    label = saved.in_own_units(label)
     return _of_values(saved, part, found, label, prediction.reshape(label.shape), tuple(notes))
 
 
@@ -118,7 +120,7 @@ def held_out(saved: SavedRun) -> Dataset:
 def part_of(dataset: Dataset, where: np.ndarray) -> Dataset:
     """Returns some of the examples."""
     weight = None if dataset.weight is None else dataset.weight[where]
-    return Dataset(dataset.x[where], dataset.y[where], weight, dataset.name, dataset.classes)
+    return replace(dataset, x=dataset.x[where], y=dataset.y[where], weight=weight, source=None, parts=None)
 
 
 def with_labels(saved: SavedRun, data: Any) -> Dataset:
@@ -133,7 +135,7 @@ def with_labels(saved: SavedRun, data: Any) -> Dataset:
     x, y = saved.inputs(raw), labels(saved, raw)
     weight = None if raw.weight is None else np.asarray(raw.weight, np.float32)
     notes = (*raw.notes, *unseen_texts(saved))
-    return Dataset(x, y, weight, raw.name, saved.classes, notes=notes)
+    return Dataset(x, y, weight, raw.name, saved.classes, preparation=saved.preparation, notes=notes)
 
 
 def labels(saved: SavedRun, raw: Any) -> np.ndarray:
@@ -188,7 +190,7 @@ def _scores(saved: SavedRun, dataset: Dataset) -> dict[str, float]:
     run = evaluator(saved.model, saved.loss, block_for(saved.example_floats))
     data = Data(*jax.device_put((dataset.x, dataset.y, dataset.weight)))
     (sums,) = run(saved.params, data, (jnp.arange(len(dataset), dtype=jnp.int32),))
-    return scores(saved.loss, sums, dataset.y)
+    return scores(saved.loss, sums, dataset.y, dataset.label_scale)
 
 
 def _of_classes(

@@ -127,13 +127,14 @@ def block_for(example_floats: int) -> int:
     return max(16, _BLOCK_FLOATS // example_floats)
 
 
-def scores(loss: Loss, sums: Sums, y: np.ndarray) -> dict[str, float]:
+def scores(loss: Loss, sums: Sums, y: np.ndarray, scale: Any = 1.0) -> dict[str, float]:
     """Returns the scores that sums make.
 
     Args:
         loss: which scores there are.
         sums: of the part.
         y: its labels, for the spread that r2 compares with.
+        scale: what they were divided by, `[outputs]`; mse is in their own units.
     """
     weight = float(sums.weight)
     result = {"loss": float(sums.loss) / weight if weight else float("nan")}
@@ -144,7 +145,7 @@ def scores(loss: Loss, sums: Sums, y: np.ndarray) -> dict[str, float]:
         errors = np.asarray(sums.right, np.float64).reshape(-1)
         values = np.asarray(y, np.float64).reshape(len(y), -1)
         spread = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
-        result["mse"] = float(errors.sum() / (counted * len(errors)))
+        result["mse"] = float((errors * np.square(scale)).sum() / (counted * len(errors)))
         with np.errstate(divide="ignore", invalid="ignore"):
             result["r2"] = float(np.mean(1 - errors / spread)) if spread.all() else float("nan")
     return result

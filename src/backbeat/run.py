@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import jax.numpy as jnp
 import numpy as np
 
 from .clock import Clock
 from .config import Job, Settings, resolve
+from .data import Reading
 from .errors import DivergedError, MissingExtraError, SettingsError
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .models import theta
+from .predictor import Predictor, pieces
 from .record import Recorder, finish_run, norm_columns, run_record, save_params
 from .train import INTERRUPTED, events_of
 
@@ -99,36 +100,31 @@ class Run:
         known = self.job.optimizer.tunable and self.job.schedule.function is None
         return f"try a learning rate below {self.job.learning_rate:g}" if known else "try a smaller learning rate"
 
+    @property
+    def predictor(self) -> Predictor:
+        """The trained network with what reads and prepares new data for it."""
+        job, data = self.job, self.job.dataset
+        return Predictor(
+            model=job.model, params=self.params, kind=job.loss.kind, input_shape=data.input_shape,
+            input_dtype=str(data.x.dtype), n_outputs=job.n_outputs, example_floats=job.example_floats,
+            reading=Reading.of(job.settings), classes=data.classes, preparation=data.preparation,
+        )  # fmt: skip
+
     def predict(self, x: Any) -> np.ndarray:
-        """Returns what the network gives for new inputs `[n, ...]`.
+        """Returns what the network predicts for new inputs: an array `[n, ...]`, a frame, a path of a file.
 
         Classes `[n]` for a classifier (names where labels were names), values `[n]` or `[n, outputs]` for a regression.
 
         Raises:
-            SettingsError: inputs of another shape than those trained on.
+            DataError: inputs that cannot be read, or of another form than those trained on.
         """
-        values = self.predict_raw(x)
-        dataset, kind = self.job.dataset, self.job.loss.kind
-        if kind in ("classification", "binary"):
-            guess = (
-                values.argmax(axis=-1)
-                if kind == "classification"
-                else (values.reshape(len(values), -1) > 0).astype(np.int32)
-            )
-            guess = guess[:, 0] if kind == "binary" and guess.shape[1] == 1 else guess
-            return np.asarray(dataset.classes)[guess] if dataset.classes else guess
-        return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 and dataset.y.ndim == 1 else values
+        return self.predictor.predict(np.asarray(x) if isinstance(x, (list, tuple)) else x)
 
     def predict_raw(self, x: Any) -> np.ndarray:
         """Returns the network's own outputs (logits for a classifier), `[n, ...]`, computed in blocks."""
-        x = np.asarray(x, self.job.dataset.x.dtype)
-        if x.shape[1:] != self.job.dataset.input_shape:
-            raise SettingsError(
-                f"the inputs have the shape {list(x.shape)} but the model was trained on "
-                f"{['n', *self.job.dataset.input_shape]}; reshape them."
-            )
-        pieces = np.array_split(x, max(1, len(x) * self.job.example_floats >> 24))
-        return np.concatenate([np.asarray(self.job.model.apply(self.params, jnp.asarray(piece))) for piece in pieces])
+        predictor = self.predictor
+        source = predictor.source(np.asarray(x) if isinstance(x, (list, tuple)) else x)
+        return np.concatenate([predictor.outputs(predictor.inputs(raw)) for raw in pieces(source)])
 
     def trained(self) -> Any:
         """Returns the user's own model with the trained weights in it.

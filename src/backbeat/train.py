@@ -131,7 +131,8 @@ class Evaluations:
         """Returns the scores of both parts now."""
         start = time.perf_counter()
         each = [
-            scores(self.job.loss, sums, y) if len(y) else {} for sums, y in zip(self._sums(), self._labels, strict=True)
+            scores(self.job.loss, sums, y, self.job.dataset.label_scale) if len(y) else {}
+            for sums, y in zip(self._sums(), self._labels, strict=True)
         ]
         seconds = time.perf_counter() - start
         self.spent, self._newest, self.last = self.spent + seconds, seconds, clock

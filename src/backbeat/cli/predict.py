@@ -89,7 +89,7 @@ def predicted(saved: SavedRun, data: Any, proba: bool, tell: Any) -> tuple[dict[
     """Returns the columns of the predictions, the array that `.npy` keeps, and sentences on the data."""
     import numpy as np
 
-    from ..saved import pieces, unseen_texts
+    from ..predictor import pieces, unseen_texts
 
     outputs, notes = [], []
     source = saved.source(data)

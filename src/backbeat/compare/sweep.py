@@ -144,7 +144,8 @@ class Together:
 
     def _scores_of(self, part: str, sums: Any, seed: int, rate: int) -> dict[str, float]:
         job = self.jobs[seed]
-        values = scores(job.loss, jax.tree.map(lambda a: a[seed, rate], sums), job.dataset.y[getattr(job.split, part)])
+        of_run, y = jax.tree.map(lambda a: a[seed, rate], sums), job.dataset.y[getattr(job.split, part)]
+        values = scores(job.loss, of_run, y, job.dataset.label_scale)
         return values if _finite(values) and not self.diverged_at[seed, rate] else dict.fromkeys(values, math.nan)
 
     def planned(self, n: int) -> tuple[Rows, Cursor]:
@@ -251,7 +252,7 @@ class Apart:
             found = [jax.device_get(run(engine.state.params, self.data, indices)) for engine in row]
             for k, part in enumerate(parts):
                 y = job.dataset.y[getattr(job.split, part)]
-                values = [scores(job.loss, sums[k], y) for sums in found]
+                values = [scores(job.loss, sums[k], y, job.dataset.label_scale) for sums in found]
                 lost = self.diverged_at[s] > 0
                 result[part].append([dict.fromkeys(v, math.nan) if lost[r] else v for r, v in enumerate(values)])
         return result

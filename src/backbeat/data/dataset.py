@@ -80,6 +80,12 @@ class Dataset:
         x[...] = given
         return replace(self, x=x, whole=True, notes=tuple(note for note in self.notes if note != _not_exact(self.name)))
 
+    @property
+    def label_scale(self) -> Any:
+        """What values to predict were divided by for the training, `[outputs]`; 1 where they are as they were."""
+        labels = getattr(self.preparation, "labels_are", None)
+        return np.asarray(labels.scale) if labels is not None and labels.scale else 1.0
+
     @cached_property
     def sha256(self) -> str:
         """The hash of inputs, labels and weights: what tells whether a run is repeated on the same data."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError, choose
 from .columns import listed
+from .moments import Moments
 from .raw import Raw
 
 TASKS = ("auto", "classification", "regression", "labels")
@@ -27,6 +28,8 @@ class Labels:
         n_classes: how many numbers from 0 on are known; 0 where any may come.
         names: of the label columns; none for arrays.
         notes: sentences on what was recognised.
+        center: what is taken from the values of each column for training; none where they stay as they are.
+        scale: what they are divided by then.
     """
 
     task: str
@@ -34,6 +37,25 @@ class Labels:
     n_classes: int = 0
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    center: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    def scaled(self, moments: Moments) -> Labels:
+        """Returns the same with values brought to mean 0 and deviation 1, whose moments in training these are."""
+        deviation = np.sqrt(moments.squares / np.maximum(moments.n, 1))
+        scale = tuple(np.where(deviation > 0, deviation, 1.0).tolist())
+        each = [f"{name!r} ({m:.4g} ± {s:.4g})" for name, m, s in zip(self.names, moments.mean, scale, strict=True)]
+        note = (
+            f"Trained on {listed(each)} less its mean, over its deviation: losses are of that, predictions and mse in "
+            "its own units."
+        )
+        return replace(self, center=tuple(moments.mean.tolist()), scale=scale, notes=(*self.notes, note))
+
+    def values(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns what a network trained on scaled values predicts, `[n, columns]`, in the values' own units."""
+        if not self.scale:
+            return outputs
+        return (outputs.astype(np.float64) * self.scale + self.center).astype(np.float32)
 
     def numbers(self, raw: Raw) -> np.ndarray:
         """Returns the labels of examples: int32 classes `[n]` or labels `[n, k]`, or float32 values.
@@ -53,6 +75,8 @@ class Labels:
                     f"{raw.name}: labels of several columns must be 0 or 1 each, but others are among them."
                 )
             return made.astype(np.int32)
+        if self.scale:
+            made = (made - self.center) / self.scale
         with np.errstate(over="ignore"):
             made = made.astype(np.float32)
         if not np.isfinite(made).all():

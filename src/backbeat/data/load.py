@@ -64,13 +64,16 @@ def load(data: Any = None, reading: Reading | None = None, seed: int = 0) -> Dat
         parts = _by_mask(raw)
         preparation.fit_labels([raw.take(parts.train)])
         y = preparation.labels(raw)
+        _refuse_unseen(y[parts.train], y[parts.held_out], raw.name, preparation)
     else:
         preparation.fit_labels([raw])
         y = preparation.labels(raw)
         if preparation.fitted_on_a_part:
             parts = split(y, reading.held_out, seed)
     if preparation.fitted_on_a_part and parts is not None:
-        preparation.fit_inputs([raw.take(parts.train)])
+        train = raw.take(parts.train)
+        preparation.scale_labels(train).fit_inputs([train])
+        y = preparation.labels(raw)  # values are scaled by the training part's
     return _dataset(raw, preparation.inputs(raw), y, raw.weight, preparation, parts)
 
 
@@ -81,7 +84,7 @@ def _with_own_held_out(raw: Raw, reading: Reading, preparation: Preparation) -> 
             f"{raw.name} says itself which examples are held out, and held_out={reading.held_out!s} gives others; give "
             "one of them."
         )
-    preparation.fit_labels([raw]).fit_inputs([raw])
+    preparation.fit([raw])
     label = None if str(reading.label).endswith(".npy") else reading.label
     other = open_source(
         reading.held_out, replace(reading, held_out=0.0, label=label), preparation if raw.kind == "table" else None

@@ -5,6 +5,7 @@ For a table, with scikit-learn's transformers:
 - numbers: less their mean, divided by their standard deviation, both of the training part without its empty cells; then
   an empty cell is 0, which is the mean. In this order the fit needs one pass, whatever the memory.
 - texts and truth values: one input of 0 or 1 for each category of the training part; any other is 0 in all of them.
+- values to predict: scaled alike for the training; predictions are scaled back.
 - a column that tells nothing (all alike, or empty) is set aside, and said.
 
 Numbers of arrays stay as they are; pixels of 0..255 are divided by 255.
@@ -129,7 +130,7 @@ class Preparation:
             DataError: labels or inputs that cannot be used.
         """
         pieces = list(pieces)
-        return self.fit_labels(pieces).fit_inputs(pieces)
+        return self.fit_labels(pieces).scale_labels(labels_together(pieces)).fit_inputs(pieces)
 
     def fit_labels(self, pieces: Iterable[Raw]) -> Preparation:
         """Returns itself, with the labels recognised.
@@ -144,6 +145,14 @@ class Preparation:
         self.labels_are = recognised(together, self.task_asked)
         if together.kind == "table":
             self.kinds |= _kinds(together.y)
+        return self
+
+    def scale_labels(self, train: Raw) -> Preparation:
+        """Returns itself, with values to predict scaled by those of the training part, whose labels these are."""
+        if self.kind == "table" and self.mode == "auto" and self.labels_are is not None and self.task == "regression":
+            moments = Moments()
+            moments.add(_float64(train.y))
+            self.labels_are = self.labels_are.scaled(moments)
         return self
 
     def fit_inputs(self, pieces: Iterable[Raw]) -> Preparation:
