@@ -76,6 +76,11 @@ def own_loss(module: Any, x: Any, y: Any) -> Any:
     return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(y)).mean()
 
 
+@eqx.filter_jit
+def own_forward(module: Any, x: Any) -> Any:
+    return jax.vmap(module)(x)
+
+
 def by_name(module: Any) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(eqx.filter(module, eqx.is_inexact_array))
     return {
@@ -89,7 +94,7 @@ def test_loss_and_gradient_are_those_of_equinox(kind: str, data: Any, agrees: An
     x, y = of(kind, data)
 
     def own(x: np.ndarray, y: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
-        loss, gradients = eqx.filter_value_and_grad(own_loss)(module, x, y)
+        loss, gradients = eqx.filter_jit(eqx.filter_value_and_grad(own_loss))(module, x, y)
         return float(loss), by_name(gradients)
 
     agrees(type("Case", (), {"model": module, "x": x, "y": y, "own": staticmethod(own)}))
@@ -105,7 +110,7 @@ def test_training_is_that_of_equinox(kind: str, data: Any, trains: Any):
         part = slice(update * BATCH % len(x), update * BATCH % len(x) + BATCH)
         change, state = rule.update(own_gradient(theirs, x[part], y[part]), state)
         theirs = eqx.apply_updates(theirs, change)
-    run = trains(module, x, y, by_name(theirs), lambda module, x: np.asarray(jax.vmap(module)(jnp.asarray(x))))
+    run = trains(module, x, y, by_name(theirs), own_forward)
     made: Any = run.job.model
     assert jax.tree.structure(made.trained(run.params)) == jax.tree.structure(module)
 

@@ -73,7 +73,9 @@ def test_loss_and_gradient_are_those_of_keras(kind: str, data: Any, agrees: Any)
         def own_loss(weights: Any) -> Any:
             return loss_of(y, model.stateless_call(weights, rest, x)[0])
 
-        loss, gradients = jax.value_and_grad(own_loss)([variable.value for variable in model.trainable_variables])
+        loss, gradients = jax.jit(jax.value_and_grad(own_loss))(
+            [variable.value for variable in model.trainable_variables]
+        )
         return float(loss), by_name(model, gradients)
 
     agrees(type("Case", (), {"model": model, "x": x, "y": y, "own": staticmethod(own)}))

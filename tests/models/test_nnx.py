@@ -55,6 +55,11 @@ def own_loss(module: Any, x: Any, y: Any) -> Any:
     return optax.softmax_cross_entropy_with_integer_labels(module(jnp.asarray(x)), jnp.asarray(y)).mean()
 
 
+@nnx.jit
+def own_forward(module: Any, x: Any) -> Any:
+    return module(x)
+
+
 def by_name(state: Any) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(state))
     return {"/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
@@ -66,7 +71,7 @@ def test_loss_and_gradient_are_those_of_nnx(kind: str, data: Any, agrees: Any):
     x, y = of(kind, data)
 
     def own(x: np.ndarray, y: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
-        loss, gradients = nnx.value_and_grad(own_loss)(module, x, y)
+        loss, gradients = nnx.jit(nnx.value_and_grad(own_loss))(module, x, y)
         return float(loss), by_name(gradients)
 
     agrees(type("Case", (), {"model": module, "x": x, "y": y, "own": staticmethod(own)}))
@@ -76,12 +81,12 @@ def test_loss_and_gradient_are_those_of_nnx(kind: str, data: Any, agrees: Any):
 def test_training_is_that_of_nnx(kind: str, data: Any, trains: Any):
     module, theirs = KINDS[kind](nnx.Rngs(0)), KINDS[kind](nnx.Rngs(0))
     x, y = of(kind, data)
-    rule = nnx.Optimizer(theirs, optax.sgd(RATE), wrt=nnx.Param)
+    rule, own_gradient = nnx.Optimizer(theirs, optax.sgd(RATE), wrt=nnx.Param), nnx.jit(nnx.grad(own_loss))
     for update in range(UPDATES):
         part = slice(update * BATCH % len(x), update * BATCH % len(x) + BATCH)
-        rule.update(theirs, nnx.grad(own_loss)(theirs, x[part], y[part]))
+        rule.update(theirs, own_gradient(theirs, x[part], y[part]))
     expected = by_name(nnx.state(theirs, nnx.Param))
-    run = trains(module, x, y, expected, lambda module, x: np.asarray(module(jnp.asarray(x))))
+    run = trains(module, x, y, expected, own_forward)
     assert run.job.model.trained(run.params) is module
 
 

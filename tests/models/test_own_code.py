@@ -105,7 +105,7 @@ def test_a_path_may_hold_colons():
         ("hungry", "needs 'depth', which the data does not tell"),
         (
             "failing",
-            f"failed to make a model: ZeroDivisionError: integer division or modulo by zero (net.py, line {FAILS}).",
+            f"failed to make a model: ZeroDivisionError: integer division or modulo by zero {FAILS}.",
         ),
         ("jnp", "is not a model"),
     ],

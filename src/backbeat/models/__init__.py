@@ -1,13 +1,15 @@
-"""Networks as pure functions: dense, convolutional, or any (init, apply) pair; and their parameters as a vector θ."""
+"""Networks as pure functions: dense, convolutional, an (init, apply) pair or another framework's; and θ as a vector."""
 
 from .cnn import cnn as cnn
 from .dense import linear as linear
 from .dense import mlp as mlp
 from .given import model_for as model_for
+from .mixing import check_examples_apart as check_examples_apart
 from .model import Functions as Functions
 from .model import Model as Model
 from .model import RandomModel as RandomModel
 from .model import forward as forward
+from .refusal import explain as explain
 from .text import parse_model as parse_model
 from .theta import from_theta as from_theta
 from .theta import n_parameters as n_parameters
