@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes
 
-from backbeat.errors import DataError, SettingsError
+from backbeat.errors import DataError
 from backbeat.models import linear, mlp
 from backbeat.run import fit
 
