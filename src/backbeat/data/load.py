@@ -65,7 +65,6 @@ def load(data: Any = None, reading: Reading | None = None, seed: int = 0) -> Dat
         preparation.fit_labels([raw.take(parts.train)])
         y = preparation.labels(raw)
         _refuse_unseen(y[parts.train], y[parts.held_out], raw.name, preparation)
-        _refuse_unseen(y[parts.train], y[parts.held_out], raw.name, preparation)
     else:
         preparation.fit_labels([raw])
         y = preparation.labels(raw)
