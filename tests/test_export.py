@@ -175,6 +175,23 @@ def test_pixels_are_inputs_of_an_image_network(tmp_path):
     np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", x), run.predict_raw(x.astype(np.float32) / 255), **CLOSE)
 
 
+def test_values_of_a_table_leave_the_file_in_their_own_units(tmp_path):
+    import polars as pl
+
+    width = np.random.default_rng(0).normal(50, 10, 100)
+    pl.DataFrame({"width": width, "price": 1000 * width + 5}).write_csv(tmp_path / "prices.csv")
+    bb.fit(
+        "linear", tmp_path / "prices.csv", label="price", duration="5 epochs", run=tmp_path / "run", learning_rate=1e-3
+    )
+    saved = load_run(tmp_path / "run")
+    export(saved, "onnx", tmp_path / "net.onnx")
+    step = json.loads((tmp_path / "net.onnx.json").read_text())["preparation"][0]
+    x = ((width - step["less"]) / step["divided_by"]).astype(np.float32)[:, None]  # as the file beside it says
+    np.testing.assert_allclose(
+        run_onnx(tmp_path / "net.onnx", x)[:, 0], saved.predict(tmp_path / "prices.csv"), rtol=1e-5
+    )
+
+
 def test_a_network_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path):
     pair = (
         lambda key: {"weight": jnp.ones((64, 10))},

@@ -15,6 +15,10 @@ def about(saved: SavedRun, to: str) -> dict[str, Any]:
         "classification": "logits; a softmax over the last axis gives probabilities",
         "binary": "logits; a sigmoid gives probabilities",
     }.get(saved.kind, "values")
+    units, scaled = label_units(saved), {}
+    if units is not None and to == "safetensors":
+        meaning = "values, scaled: times the scale, plus the center"
+        scaled = dict(zip(("center", "scale"), units, strict=True))
     inputs = "pixels from 0 to 255" if pixels else "prepared as in training" if saved.preparation else "as in training"
     return plain({
         "backbeat": saved.record["backbeat"], "model": saved.record["model"], "data": saved.record["data"]["name"],
@@ -22,10 +26,17 @@ def about(saved: SavedRun, to: str) -> dict[str, Any]:
             "name": "inputs", "shape": ["batch", *saved.input_shape],
             "dtype": "uint8" if pixels else saved.input_dtype, "are": inputs,
         },
-        "outputs": {"name": "outputs", "n": saved.n_outputs, "are": meaning},
+        "outputs": {"name": "outputs", "n": saved.n_outputs, "are": meaning, **scaled},
         "classes": saved.classes, "labels": saved.label_names,
         "preparation": None if pixels else preparation_steps(saved.preparation),
     })  # fmt: skip
+
+
+def label_units(saved: SavedRun) -> tuple[list[float], list[float]] | None:
+    """Returns (center, scale) of values that were scaled for the training, one for each output; None where not."""
+    labels = getattr(saved.preparation, "labels_are", None)
+    scale = getattr(labels, "scale", ())
+    return (list(getattr(labels, "center", ())), list(scale)) if scale else None
 
 
 def takes_pixels(saved: SavedRun, to: str) -> bool:

@@ -23,7 +23,7 @@ from ..errors import BackbeatError, MissingExtraError, SettingsError, choose
 from ..folder import write_json, write_whole
 from ..record import OWN_FILES, flat_params
 from ..saved import SavedRun, read_parameters
-from .about import about, only_divides, takes_pixels
+from .about import about, label_units, only_divides, takes_pixels
 from .onnx_graph import mend_pooling, quiet
 
 KINDS = ("safetensors", "onnx", "stablehlo")
@@ -90,7 +90,7 @@ def export(saved: SavedRun, to: str, path: Path | None = None) -> Exported:
         raise SettingsError(f"--output {path} would replace what the run itself keeps; choose another name.")
     x, checked_on, notes = examples(saved)
     with jax.default_matmul_precision("highest"):  # as the other programs compute; a GPU would round to TF32
-        own, first = saved.outputs(x), None
+        own, first = in_units(saved, to, saved.outputs(x)), None
         given = as_pixels(x) if takes_pixels(saved, to) else x
         shape = any_batch(saved, to)
         for network in forms(saved, to, shape):
@@ -124,6 +124,15 @@ def examples(saved: SavedRun) -> tuple[np.ndarray, str, list[str]]:
         x = x.astype(saved.input_dtype)
         x = np.clip(np.rint(np.abs(x) * 100), 0, 255) / np.float32(255) if only_divides(saved.preparation) else x
         return x, f"{_BLOCK} random inputs", [f"Random inputs were used: {error}"]
+
+
+def in_units(saved: SavedRun, to: str, outputs: Any) -> Any:
+    """Returns outputs as a file gives them: values in their own units, which only the network's weights lack."""
+    units = None if to == "safetensors" else label_units(saved)
+    if units is None:
+        return outputs
+    center, scale = (np.asarray(each, np.float32) for each in units)
+    return outputs * scale + center
 
 
 class Unfit(Exception):
@@ -162,7 +171,7 @@ def forms(saved: SavedRun, to: str, shape: Any) -> Iterator[Callable[[Any], Any]
 
     def network(x: Any) -> Any:
         x = x.astype(np.float32) / np.float32(255) if takes_pixels(saved, to) else x
-        return saved.model.apply(saved.params, x)
+        return in_units(saved, to, saved.model.apply(saved.params, x))
 
     def one_by_one(x: Any) -> Any:
         return jax.vmap(lambda one: network(one[None])[0])(x)
@@ -215,7 +224,7 @@ def compared(run: Callable[[np.ndarray], np.ndarray], x: np.ndarray, own: np.nda
             "it is not kept; choose another format."
         )
     difference = float(max(np.abs(given - own).max(), np.abs(alone - own[:1]).max()))
-    if not difference <= _TOLERANCE * (1 + float(np.abs(own).max())):  # not: NaN is no agreement
+    if not difference <= _TOLERANCE * max(1e-2, float(np.abs(own).max())):  # not: NaN is no agreement
         raise Unfit(
             f"the {to} file's outputs differ from the network's own by up to {difference:.3g}, so it is not kept; "
             "choose another format."
