@@ -13,13 +13,13 @@ from ..errors import DataError
 from .cells import EXACT, NUMBERS, Found, as_kind
 from .columns import LABEL_NAMES, choose_columns, columns_like, held_by, listed, names_of
 from .delimited import Rows
+from .pixels import is_image
 from .raw import Raw, Reading
 
 _EXACT = 1 << 24  # float32 holds every whole number up to here
 _MANY = 10  # rows from which on a column that counts them is no accident
 _GREATEST = float(np.finfo(np.float32).max)
 _MOST_TEXTS = 100  # different texts that a column may have although most rows differ
-_IMAGE_ENDS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 @runtime_checkable
@@ -71,7 +71,7 @@ class Table:
             DataError: a column that is not there, no label that can be recognised.
         """
         self._rows, self._reading, self._like = rows, reading or Reading(), like
-        self.name = rows.name
+        self.name, self._paths = rows.name, ""
         r = self._reading
         if like is None:
             self.columns = choose_columns(
@@ -116,8 +116,9 @@ class Table:
             return None
         column = self.columns.inputs[0]
         first = next(self._rows.rows([column], 1 << 20)).frame[column].drop_nulls().head(20).to_list()
-        paths = [value for value in first if isinstance(value, str) and value.lower().endswith(_IMAGE_ENDS)]
-        return column if first and len(paths) == len(first) else None
+        paths = [value for value in first if isinstance(value, str) and is_image(value)]
+        self._paths = column if first and len(paths) == len(first) else ""
+        return self._paths or None
 
     def n_bytes(self) -> int:
         """Returns about how many bytes the inputs take in memory, as float32."""
@@ -238,7 +239,7 @@ class Table:
         if self._like is not None:
             return
         odd = {}
-        for name in self.columns.inputs:
+        for name in self.columns.inputs if not self._paths else ():
             texts = found[name].texts
             n_texts = _MOST_TEXTS + 1 if texts is None else len(texts)
             if self.kinds[name] == "date":
