@@ -23,7 +23,7 @@ from .order import Order
 from .plan import Plan
 from .schedule import Schedule, schedule_for
 from .stretch import Data
-from .trial import tried
+from .trial import check_apart, tried
 from .update import State
 
 _GREATEST_SEED = 2**32
@@ -180,6 +180,7 @@ def resolve(model: Any, data: Any, settings: Settings, params: Any = None) -> Jo
     built = model_for(model, dataset.input_shape, n_outputs)
     checked_block(settings.block)
     dataset, plain, example_floats = tried(built, loss, dataset, params, n_outputs)
+    check_apart(built, loss, dataset, params, seed)
     _check_rule(settings, optimizer, schedule, built, params)
     return Job(
         settings, dataset, parts, built, model, loss, optimizer, rate, schedule, plan,

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 
 from .data import Dataset
-from .errors import DataError, SettingsError
+from .errors import BackbeatError, SettingsError
 from .losses import Loss
-from .models import Model, RandomModel, forward
+from .models import BUILT_IN, Model, RandomModel, check_examples_apart, explain, forward
 
 
 def tried(model: Model, loss: Loss, dataset: Dataset, params: Any, n_outputs: int) -> tuple[Dataset, bool, int]:
@@ -32,6 +32,24 @@ def tried(model: Model, loss: Loss, dataset: Dataset, params: Any, n_outputs: in
         raise
 
 
+def check_apart(model: Model, loss: Loss, dataset: Dataset, params: Any, seed: int) -> None:
+    """Refuses a model or a loss of the user's own that mixes the examples of a batch; those built in never do.
+
+    Args:
+        model: f_θ.
+        loss: ℓ.
+        dataset: whose first examples are looked at.
+        params: θ, None for the initial ones of the seed.
+        seed: see there.
+
+    Raises:
+        SettingsError: it does.
+    """
+    if not isinstance(model, BUILT_IN) or loss.kind == "other":
+        params = model.init(jax.random.key(seed)) if params is None else params
+        check_examples_apart(model, loss, params, dataset.x[:16], dataset.y[:16])
+
+
 def trial(model: Model, loss: Loss, dataset: Dataset, params: Any, n_outputs: int) -> tuple[bool, int]:
     """Returns (every example counts exactly 1, numbers kept of one example), by tracing the loss without computing it.
 
@@ -49,13 +67,10 @@ def trial(model: Model, loss: Loss, dataset: Dataset, params: Any, n_outputs: in
             return found["losses"].total
 
         jaxpr = jax.make_jaxpr(losses)(shapes, x, y)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        if isinstance(error, (SettingsError, DataError)):
-            raise
-        raise SettingsError(
-            f"the model cannot be applied to inputs of shape {[len(x), *x.shape[1:]]} with the loss {loss}: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+    except BackbeatError:
+        raise
+    except Exception as error:  # a model or a loss of the user's own may raise anything
+        raise SettingsError(explain(error, f"the model with the loss {loss}", (len(x), *x.shape[1:]))) from error
     classes = found["prediction"].shape[-1:]
     if loss.kind == "classification" and classes < (n_outputs,):
         raise SettingsError(

@@ -7,6 +7,7 @@ losses: the gradient then depends on how a batch is cut, and "after each example
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -51,6 +52,26 @@ def check_examples_apart(model: Model, loss: Callable[[Any, Any], Any], params: 
         return
     other = next((k for k in range(2, len(x)) if (x[k] != x[1]).any()), 0)
 
+    compiled = _predictions_and_losses(model, loss)
+    ones, others = (jax.device_get(compiled(params, x[[k, 0, k]], y[[k, 0, k]])) for k in (1, other))
+    if not np.array_equal(ones[0][1], others[0][1], equal_nan=True):
+        raise SettingsError(
+            "the model mixes the examples of a batch: what it predicts for one changed when only the others did, so "
+            "that there is no gradient of each example to average; normalise within an example (layer or group "
+            "normalisation) and compute along all axes but the first."
+        )
+    if not np.array_equal(ones[1][1], others[1][1], equal_nan=True):
+        raise SettingsError(
+            f"the loss {getattr(loss, 'name', 'given')} mixes the examples of a batch: an example's loss changed when "
+            "only the others did; compute each one from its own prediction and label, without a mean or a maximum "
+            "over the first axis."
+        )
+
+
+@lru_cache(maxsize=32)
+def _predictions_and_losses(model: Model, loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], tuple]:
+    """Returns the compiled (params, x, y) -> (predictions, losses)."""
+
     def both(params: Any, x: Any, y: Any) -> tuple[Any, Any]:
         try:
             prediction = model.apply(params, x)
@@ -65,17 +86,4 @@ def check_examples_apart(model: Model, loss: Callable[[Any, Any], Any], params: 
             )
         return prediction, loss(prediction, y).total
 
-    compiled = jax.jit(both)
-    ones, others = (jax.device_get(compiled(params, x[[k, 0, k]], y[[k, 0, k]])) for k in (1, other))
-    if not np.array_equal(ones[0][1], others[0][1], equal_nan=True):
-        raise SettingsError(
-            "the model mixes the examples of a batch: what it predicts for one changed when only the others did, so "
-            "that there is no gradient of each example to average; normalise within an example (layer or group "
-            "normalisation) and compute along all axes but the first."
-        )
-    if not np.array_equal(ones[1][1], others[1][1], equal_nan=True):
-        raise SettingsError(
-            f"the loss {getattr(loss, 'name', 'given')} mixes the examples of a batch: an example's loss changed when "
-            "only the others did; compute each one from its own prediction and label, without a mean or a maximum "
-            "over the first axis."
-        )
+    return jax.jit(both)
