@@ -112,7 +112,8 @@ def _run(path: Path) -> tuple[list[str], ModuleType]:
         del sys.modules[name]
         raise _failure(path, error) from error
     finally:
-        sys.path.remove(str(path.parent))
+        with contextlib.suppress(ValueError):  # the file may have changed it
+            sys.path.remove(str(path.parent))
         beside = {n: _file_of(sys.modules[n]) for n in set(sys.modules) - before - {name}}
         beside = {n: file for n, file in beside.items() if file and Path(file).is_relative_to(path.parent)}
         beside = {n: file for n, file in beside.items() if "site-packages" not in file}

@@ -14,11 +14,8 @@ from typing import Any
 
 import jax
 
-_NOT_THEIRS = tuple(
-    str(Path(path).resolve())
-    for path in (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-)
-_PACKAGE = str(Path(__file__).resolve().parents[1])
+_LIBRARIES = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_NOT_THEIRS = (*(Path(folder).resolve() for folder in _LIBRARIES), Path(__file__).resolve().parents[1])
 
 
 def explain(error: BaseException, model: Any, shape: tuple[int, ...] | None = None) -> str:
@@ -158,4 +155,4 @@ def place_of(error: BaseException, folder: Path | None = None) -> str:
 def _is_theirs(filename: str) -> bool:
     if filename.startswith("<"):
         return filename.startswith(("<stdin>", "<ipython", "<string>"))
-    return not str(Path(filename).resolve()).startswith((*_NOT_THEIRS, _PACKAGE))
+    return not any(Path(filename).resolve().is_relative_to(folder) for folder in _NOT_THEIRS)
