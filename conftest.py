@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no test opens a window
+os.environ.setdefault("KERAS_BACKEND", "jax")  # chosen when Keras is imported, whichever test is the first to do so
 
 import sys
 from types import ModuleType

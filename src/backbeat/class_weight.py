@@ -54,7 +54,7 @@ def _balanced(loss: Loss, dataset: Dataset, parts: Split, n: int) -> list[float]
 def _named_weights(given: Any, dataset: Dataset, n: int) -> list[float]:
     names = [str(name) for name in dataset.classes or range(n)]
     if isinstance(given, str) and "=" in given:
-        given = dict(piece.rpartition("=")[::2] for piece in given.split(","))
+        given = {name: weight for name, _, weight in (piece.rpartition("=") for piece in given.split(","))}
     elif isinstance(given, str):
         given = given.split(",")
     try:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .cadence import Cadence, every
 from .class_weight import weighted_by_class
 from .clock import Duration, Durations, Patience, Stopping, Target
 from .data import Dataset, Reading, Split, load, on_device, split
-from .errors import DataError, SettingsError, nearest
+from .errors import SettingsError, nearest
 from .gradient import checked_block
 from .losses import Loss, loss_for
 from .models import Model, model_for, parse_model
@@ -23,11 +23,11 @@ from .order import Order
 from .plan import Plan
 from .schedule import Schedule, schedule_for
 from .stretch import Data
+from .task import outputs_for, recognised_loss, scores_of
 from .trial import check_apart, tried
 from .update import State
 
 _GREATEST_SEED = 2**32
-_SURELY_CLASSES = 1000  # numbers up to here may be classes that these examples lack
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,12 @@ class Job:
             return self.stopping.target.part
         return "held_out" if len(self.split.held_out) else "train"
 
+    @property
+    def model_name(self) -> str:
+        """What the network is called: the text that names it, or what its own framework calls it."""
+        own = isinstance(self.architecture, tuple) or hasattr(self.model, "trained")
+        return str(self.model if own else self.architecture)
+
     def initial_state(self) -> State:
         """Returns θ and the optimizer's state before the first update: the same for every cadence of one seed."""
         params = self.params
@@ -154,15 +160,31 @@ class Job:
         return Data(on_device(data.x), *jax.device_put((data.y, data.weight)))
 
 
-def resolve(model: Any, data: Any, settings: Settings, params: Any = None) -> Job:
+def resolve(
+    model: Any,
+    data: Any,
+    settings: Settings,
+    params: Any = None,
+    *,
+    on_progress: Callable[[float, str], None] | None = None,
+) -> Job:
     """Returns the job that settings make of a model and data.
+
+    Args:
+        model: as in `backbeat.fit`, likewise the others.
+        data: see there.
+        settings: see there.
+        params: see there.
+        on_progress: see `data.load`.
 
     Raises:
         SettingsError: a setting that cannot be used, alone or with this data.
         DataError: data that cannot be used.
     """
     seed = checked_seed(settings.seed)
-    dataset = load(data, Reading.of(settings), seed)
+    dataset = load(data, Reading.of(settings), seed, on_progress=on_progress)
+    if dataset.held_out_source is not None:  # a path from wherever the settings are read again
+        settings = replace(settings, held_out=dataset.held_out_source)
     loss = loss_for(settings.loss if settings.loss != "auto" else recognised_loss(dataset))
     n_outputs = outputs_for(loss, dataset)
     durations = Durations.parse(settings.duration)
@@ -199,60 +221,6 @@ def with_cadence(job: Job, cadence: Cadence) -> Job:
     plan = Plan(job.plan.order, cadence, settings.short_batch)
     _check_repeat(settings, cadence, job.schedule, plan.n_examples)
     return replace(job, settings=settings, plan=plan)
-
-
-def recognised_loss(dataset: Dataset) -> str:
-    """Returns the loss for labels of this kind: cross-entropy for classes, the squared error for values."""
-    if dataset.task == "labels":
-        return "binary_cross_entropy"
-    return "cross_entropy" if dataset.y.dtype.kind == "i" else "squared_error"
-
-
-def outputs_for(loss: Loss, dataset: Dataset) -> int:
-    """Returns how many numbers the network has to give, and refuses labels that the loss cannot take."""
-    y = dataset.y
-    if y.dtype.kind == "i" and loss.kind in ("classification", "other"):
-        counted = y if loss.ignore is None else y[y != loss.ignore]
-        if loss.kind == "other" and counted.size and counted.min() < 0:
-            return math.prod(y.shape[1:])  # numbers such as −1 and 1: not the numbers of classes
-        if counted.size == 0 or counted.min() < 0:
-            found = f"{counted.min()} is among them" if counted.size else "none counts"
-            leave = f', or leave it out with the loss "cross_entropy:ignore={counted.min()}"' if counted.size else ""
-            raise DataError(f"{dataset.name}: class labels run from 0 on, but {found}; number them from 0{leave}.")
-        if dataset.classes is not None and len(dataset.classes) > 1:  # all are known, whichever these examples hold
-            return len(dataset.classes)
-        if counted.max() == counted.min() and loss.kind == "classification":
-            only = dataset.classes[0] if dataset.classes else counted.max()
-            raise DataError(
-                f"{dataset.name}: all labels are the same class, {only}; classification needs at least two."
-            )
-        if counted.ndim == 1 and counted.max() > _SURELY_CLASSES:
-            _refuse_gaps(dataset, np.unique(counted))
-        return int(counted.max()) + 1
-    if loss.kind == "classification" and (y.ndim < 2 or (y < 0).any()):
-        raise DataError(
-            f"{dataset.name}: {loss} needs whole numbers as labels, or soft labels [examples, classes]; for values "
-            "use squared_error."
-        )
-    if (
-        loss.kind == "binary"
-        and not np.isin(y, (0, 1)).all()
-        and not (y.dtype.kind == "f" and y.min() >= 0 and y.max() <= 1)
-    ):
-        raise DataError(
-            f"{dataset.name}: binary_cross_entropy needs labels of 0 and 1 (or shares between), but they run from "
-            f"{y.min()} to {y.max()}."
-        )
-    return int(y.shape[-1]) if loss.kind == "classification" else int(math.prod(y.shape[1:]))
-
-
-def _refuse_gaps(dataset: Dataset, numbers: np.ndarray) -> None:
-    """Refuses class numbers that lie far apart: the network would need an output for each number between."""
-    if numbers[-1] >= 10 * len(numbers) + _SURELY_CLASSES:
-        raise DataError(
-            f"{dataset.name}: the labels are {len(numbers)} different whole numbers up to {numbers[-1]}, which cannot "
-            'be the numbers of classes from 0 on; number the classes, or say task="regression" if they are values.'
-        )
 
 
 def _learning_rate(settings: Settings, durations: Durations) -> tuple[Schedule, float]:
@@ -342,15 +310,6 @@ def _check_target(target: Target | None, loss: Loss, parts: Split) -> None:
         )
 
 
-def scores_of(loss: Loss) -> tuple[str, ...]:
-    """Returns the names of the scores that are measured with a loss, the main one first."""
-    return {
-        "classification": ("accuracy", "loss"),
-        "binary": ("accuracy", "loss"),
-        "regression": ("r2", "mse", "loss"),
-    }.get(loss.kind, ("loss",))
-
-
 def evaluation_interval(settings: Settings, target: Target | None, patience: Patience | None) -> Duration | None:
     """Returns how often to evaluate: as set, each epoch where the run's end depends on it, else None."""
     if settings.evaluate == "auto":
@@ -383,6 +342,6 @@ def as_columns(job: Job) -> dict[str, Any]:
             "n_held_out": len(job.split.held_out), "input_shape": list(job.dataset.input_shape), "n_classes": classes,
             "notes": list(job.dataset.notes),
         },
-        "model": str(job.architecture) if not isinstance(job.architecture, tuple) else str(job.model),
+        "model": job.model_name,
         "loss": str(job.loss), "optimizer": str(job.optimizer), "order": job.settings.order,
     }  # fmt: skip

@@ -171,9 +171,9 @@ def pieces(source: Source) -> Iterator[Raw]:
         raise DataError(f"{source.name}: there are no examples in it; give at least one.")
 
 
-def unseen_texts(saved: SavedRun) -> list[str]:
+def unseen_texts(predictor: Predictor) -> list[str]:
     """Returns sentences on texts of tables that training never saw, counted since the last call."""
-    said = getattr(saved.preparation, "said_of_new", list)
+    said = getattr(predictor.preparation, "said_of_new", list)
     return said()
 
 

@@ -137,7 +137,7 @@ class Run:
         """
         if not hasattr(self.job.model, "trained"):
             raise SettingsError(
-                f"{self.job.architecture} is not an object that holds weights; the trained ones are run.params."
+                f"{self.job.model_name} is not an object that holds weights; the trained ones are run.params."
             )
         return self.job.model.trained(self.params)  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -1,11 +1,8 @@
 """One network, the digits, 64-32-10: from five frameworks and built in, the same weights after the same updates."""
 
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
-
-os.environ.setdefault("KERAS_BACKEND", "jax")  # chosen at import
 
 import equinox as eqx
 import jax

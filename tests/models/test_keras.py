@@ -5,8 +5,6 @@ import subprocess
 import sys
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "jax")  # chosen at import
-
 import jax
 import jax.numpy as jnp
 import keras

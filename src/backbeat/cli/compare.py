@@ -107,8 +107,9 @@ def compare(
     with bar(quiet or json) as progress:
 
         def show_progress(at: Any) -> None:
-            start, width = _STAGES[at.stage]
-            progress.show(at.stage, start + width * at.share, "" if at.stage == "timing" else f"every {at.every}")
+            start, width = _STAGES.get(at.stage, (0.0, 1.0))  # what is packed before has the bar to itself
+            every = "" if at.stage == "timing" or not at.every else f"every {at.every}"
+            progress.show(at.stage, start + width * at.share, every)
 
         found = compare_cadences(model, data, **given, run=named_folder(run), on_progress=show_progress)
     assert found.folder is not None

@@ -111,8 +111,8 @@ def train(
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
-    job = resolve(model, data, Settings.of(given))
     with bar(quiet or json) as progress:
+        job = resolve(model, data, Settings.of(given), on_progress=lambda share, what: progress.show(what, share))
         done = carry_out(job, named_folder(run), [watcher(job, progress.show)])
     picture(done)
     if json:
@@ -173,7 +173,7 @@ def show(done: Run) -> None:
     n_held = len(job.split.held_out)
     tell(f"{done.reason[0].upper()}{done.reason[1:]}", "bold")
     tell(
-        f"{job.dataset.name}: {job.n_train:,} examples to train on, {n_held:,} held out; {job.architecture}, "
+        f"{job.dataset.name}: {job.n_train:,} examples to train on, {n_held:,} held out; {job.model_name}, "
         f"{job.loss}, {job.optimizer}, learning rate {job.learning_rate:g}; updated after {in_words(job.plan.cadence)}"
     )
     tell(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..clock import Clock, Target, parse_seconds
-from ..config import Job, Settings, checked_seed, recognised_loss, resolve, with_cadence
+from ..config import Job, Settings, checked_seed, resolve, with_cadence
 from ..data import Reading, load
 from ..folder import environment, plain, write_json
 from ..losses import loss_for
@@ -20,6 +20,7 @@ from ..measure import Timing, time_updates
 from ..models import n_parameters
 from ..record import FORMAT, recorded_columns
 from ..stretch import Data
+from ..task import recognised_loss
 from .answer import answer
 from .asked import cadences_of, check_seeds, plainly, rates_of, target_of
 from .critical import CriticalFit, fit_critical
@@ -42,7 +43,7 @@ class Progress:
     """How far a comparison is.
 
     Attributes:
-        stage: "timing", "tuning" or "measuring".
+        stage: "timing", "tuning" or "measuring"; before, what is done where large data is packed.
         every: the cadence being worked on, as text.
         share: of the stage, from 0 to 1.
     """
@@ -142,7 +143,12 @@ def compare(
         task=task, weight=weight, prepare=prepare, missing=missing, skip_bad=skip_bad, resize=resize, memory=memory,
         learning_rate=0.1, duration="1000000000 updates", evaluate="1 epoch",
     )  # fmt: skip
-    dataset = load(data, Reading.of(base), checked_seed(seed))
+    dataset = load(
+        data,
+        Reading.of(base),
+        checked_seed(seed),
+        on_progress=lambda share, what: on_progress(Progress(what, "", share)),
+    )
     target = target_of(target, loss_for(loss if loss != "auto" else recognised_loss(dataset)))
     base = replace(base, target=target)
 

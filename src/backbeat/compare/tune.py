@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..clock import Target
-from ..config import Job, scores_of
+from ..config import Job
 from ..stretch import Data
+from ..task import scores_of
 from .sweep import Sweep, sweep
 
 WIDENINGS = 3

@@ -28,6 +28,7 @@ class Dataset:
         name: what it is called in reports.
         classes: the names of the classes where labels were not numbers from 0 on, else None.
         source: what `load` reads the same data from again, None for arrays.
+        held_out_source: what reads the held-out part again where it came from elsewhere, else None.
         parts: which examples are trained on and which held out, where the data decides it; None for a share by seed.
         preparation: what made the inputs from what was read, and makes them of new data; None for inputs as they are.
         task: "classification", "labels" (several labels of 0 or 1) or "regression".
@@ -42,6 +43,7 @@ class Dataset:
     name: str = "arrays"
     classes: tuple[str, ...] | None = None
     source: str | None = None
+    held_out_source: str | None = None
     parts: Split | None = None
     preparation: Any = None
     task: str = "auto"

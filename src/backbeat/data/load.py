@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,13 @@ from .raw import Raw, Reading
 from .sources import open_source
 
 
-def load(data: Any = None, reading: Reading | None = None, seed: int = 0) -> Dataset:
+def load(
+    data: Any = None,
+    reading: Reading | None = None,
+    seed: int = 0,
+    *,
+    on_progress: Callable[[float, str], None] | None = None,
+) -> Dataset:
     """Returns the data set that a user's value stands for.
 
     Args:
@@ -28,6 +35,7 @@ def load(data: Any = None, reading: Reading | None = None, seed: int = 0) -> Dat
             and `__getitem__`; or a `Dataset`.
         reading: how it is read, None for the defaults.
         seed: what decides the held-out part, where a preparation is fitted on the rest.
+        on_progress: is told (share done, what is done) where data larger than the memory given is packed.
 
     Raises:
         DataError: anything else, a file that is not there or cannot be read, or data that cannot be used.
@@ -43,7 +51,7 @@ def load(data: Any = None, reading: Reading | None = None, seed: int = 0) -> Dat
     if larger_than_memory(source, reading.memory):
         from .pack import packed
 
-        return packed(source, reading, seed)
+        return packed(source, reading, seed, on_progress=on_progress)
     try:
         raw = source.read()
     except MemoryError:
@@ -110,7 +118,8 @@ def _with_own_held_out(raw: Raw, reading: Reading, preparation: Preparation) -> 
     weight = None if raw.weight is None else np.concatenate([raw.weight, held.weight])  # pyright: ignore[reportCallIssue, reportArgumentType]
     notes = [note for note in held.notes if note not in raw.notes]
     raw = replace(raw, notes=(*raw.notes, *notes, f"{held.name} is the held-out part, {len(x_held)} examples."))
-    return _dataset(raw, np.concatenate([x, x_held]), np.concatenate([y, y_held]), weight, preparation, parts)
+    made = _dataset(raw, np.concatenate([x, x_held]), np.concatenate([y, y_held]), weight, preparation, parts)
+    return replace(made, held_out_source=held.source)
 
 
 def _by_mask(raw: Raw) -> Split:

@@ -88,7 +88,9 @@ def packed(source: Source, reading: Reading, seed: int, *, on_progress: Progress
     if damaged is not None:
         notes.append(f"What had been packed before was damaged ({damaged}), so it was packed anew.")
     # the same content may have been packed from another place
-    return replace(dataset, name=source.name, source=first.source, notes=(*dataset.notes, *notes))
+    held = None if other is None else next(iter(other.pieces(_FIRST_BYTES))).source
+    notes = (*dataset.notes, *notes)
+    return replace(dataset, name=source.name, source=first.source, held_out_source=held, notes=notes)
 
 
 def _opened(entry: Path, manifest: dict[str, Any], key: str) -> Dataset:
