@@ -239,11 +239,11 @@ def test_a_reader_that_nobody_holds_ends(tmp_path: Path):
 
 
 def test_an_interrupted_run_leaves_nothing_running(pair: tuple[Dataset, Dataset]):
-    events = bb.train(bb.mlp((4,)), pair[1], every=1, duration="1000000 updates")
+    events: Any = bb.train(bb.mlp((4,)), pair[1], every=1, duration="1000000 updates")
     for _ in range(4):
         next(events)
     finished = events.throw(KeyboardInterrupt)
-    assert finished.reason == "interrupted"  # pyright: ignore[reportAttributeAccessIssue]
+    assert finished.reason == "interrupted"
     del events, finished
     list(wait_for_none())
     assert reading_threads() == []
