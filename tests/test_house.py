@@ -45,7 +45,7 @@ LAYERS = (
         "verify",
         "advise",
     ),  # the work
-    ("estimator", "adapters", "export", "web"),  # faces
+    ("estimator", "export", "web"),  # faces
     ("cli",),
 )
 PLACE = {name: (layer, place) for layer, names in enumerate(LAYERS) for place, name in enumerate(names)}

@@ -43,12 +43,20 @@ class Ahead:
         self._ring.close()
 
 
-class _Read:
-    """One request: what it asks for, the buffer it is read into, and whether it is there."""
+class _Together:
+    """Requests that are read in one go: the buffer they are read into, and whether they are there."""
 
-    def __init__(self, where: np.ndarray, rows: np.ndarray) -> None:
-        self.where, self.rows = where, rows
+    def __init__(self, requests: list[np.ndarray], buffer: np.ndarray) -> None:
+        self.requests, self.buffer = requests, buffer
         self.done = self.failed = False
+        self.left = len(requests)  # not taken yet
+
+
+class _Read:
+    """One request: what it asks for, and its part of the buffer of those that it is read with."""
+
+    def __init__(self, where: np.ndarray, rows: np.ndarray, together: _Together) -> None:
+        self.where, self.rows, self.together = where, rows, together
 
 
 class _Spare:
@@ -86,8 +94,9 @@ class _Ring:
         self.requests = iter(requests)
         self.next: np.ndarray | None = None
         self._go_on()
-        self.reads: deque[_Read] = deque()  # in the order of the requests: done, then one in work
+        self.reads: deque[_Read] = deque()  # in the order of the requests: those done, then those in work
         self.held, self.closed = 0, False
+        self.at_once = n_bytes // 32  # bytes; little at first, so that the first request does not wait long
 
     def _go_on(self) -> None:
         """Takes the next request."""
@@ -96,30 +105,40 @@ class _Ring:
 
     def fill(self) -> None:
         """Reads one request after another, as long as there is room."""
-        while (read := self._next()) is not None:
+        while (together := self._next()) is not None:
             try:
-                self.array.take(read.where, read.rows)
+                self.array.take(np.concatenate(together.requests), together.buffer)
             except Exception:  # whoever asks for it reads for itself, and meets the error where it can be told
-                read.failed = True
+                together.failed = True
             with self.changed:
-                read.done = True
+                together.done = True
                 self.changed.notify_all()
 
-    def _next(self) -> _Read | None:
-        """Returns the next request with a buffer, as soon as there is room; None where nothing is left to read."""
+    def _next(self) -> _Together | None:
+        """Returns the next requests with a buffer, as soon as there is room; None where nothing is left to read."""
         with self.changed:
-            while self.next is not None and not self.closed:
-                shape = (len(self.next), *self.array.shape[1:])
-                n_bytes = math.prod(shape) * self.array.dtype.itemsize
-                if self.reads and self.held + n_bytes > self.n_bytes:
-                    self.changed.wait()
-                    continue
-                self.held += n_bytes
-                read = _Read(self.next, _spare.take(n_bytes).view(self.array.dtype).reshape(shape))
-                self.reads.append(read)
+            while self.held and self.held + self.at_once > self.n_bytes and not self.closed:
+                self.changed.wait()
+            requests, n = [], 0
+            while (
+                self.next is not None and not self.closed and (not n or self._bytes(n + len(self.next)) <= self.at_once)
+            ):
+                requests.append(self.next)
+                n += len(self.next)
                 self._go_on()
-                return read
-        return None
+            if not requests:
+                return None
+            buffer = _spare.take(self._bytes(n)).view(self.array.dtype).reshape(n, *self.array.shape[1:])
+            together = _Together(requests, buffer)
+            ends = np.cumsum([len(where) for where in requests]).tolist()
+            rows = (buffer[end - len(where) : end] for where, end in zip(requests, ends, strict=True))
+            self.reads.extend(_Read(where, part, together) for where, part in zip(requests, rows, strict=True))
+            self.held += buffer.nbytes
+            self.at_once = min(2 * self.at_once, self.n_bytes // 4)
+            return together
+
+    def _bytes(self, n: int) -> int:
+        return n * math.prod(self.array.shape[1:]) * self.array.dtype.itemsize
 
     def take(self, where: np.ndarray, out: np.ndarray) -> bool:
         """Returns whether what is asked for was foreseen and could be read; then it is in `out`."""
@@ -130,18 +149,21 @@ class _Ring:
                 if self.next is not None and np.array_equal(self.next, where):
                     self._go_on()  # the thread has not come to it yet, and goes on with what is after it
                 return False
-            while not (read.done or self.closed):
+            together = read.together
+            while not (together.done or self.closed):
                 self.changed.wait()
-            if not read.done or read not in self.reads:  # ended meanwhile, or taken by another thread
+            if not together.done or read not in self.reads:  # ended meanwhile, or taken by another thread
                 return False
             self.reads.remove(read)
-        if not read.failed:
+        if not together.failed:
             np.copyto(out.reshape(read.rows.shape), read.rows)
-        _spare.give(read.rows)
         with self.changed:
-            self.held -= read.rows.nbytes
-            self.changed.notify_all()
-        return not read.failed
+            together.left -= 1
+            if not together.left:
+                self.held -= together.buffer.nbytes
+                _spare.give(together.buffer)
+                self.changed.notify_all()
+        return not together.failed
 
     def close(self) -> None:
         """Makes the thread end at its next request."""
