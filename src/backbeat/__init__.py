@@ -31,6 +31,7 @@ _HOMES = {
     "per_example_gradients": "gradient",
     "train": "train",
     "fit": "run",
+    "load_run": "saved",
     "compare": "compare",
     "BackbeatClassifier": "estimator",
     "BackbeatRegressor": "estimator",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .models import n_parameters as n_parameters
     from .models import theta as theta
     from .run import fit as fit
+    from .saved import load_run as load_run
     from .train import train as train
 
 
