@@ -71,14 +71,15 @@ def timed(run: Any, n: int) -> float:
     return (time.perf_counter() - start) / n
 
 
-def speed(folder: Path, n: int, batches: list[str], rounds: int) -> list[dict[str, Any]]:
+def speed(folder: Path, n: int, limit: str, batches: list[str], rounds: int) -> list[dict[str, Any]]:
     """Returns, for each cadence, the seconds per update of every round in memory and from files."""
     from backbeat.data import Reading
     from backbeat.data.dataset import aligned
     from backbeat.data.pack import packed
     from backbeat.data.sources import open_source
 
-    streamed = packed(open_source(write_data(folder, n), Reading()), Reading(), 0)
+    streamed = packed(open_source(write_data(folder, n), Reading()), Reading(memory=limit), 0)
+    print(f"files: {streamed.x.nbytes / 1e9:.2f} GB, of which {streamed.x.bytes_kept / 1e9:.2f} GB stay in memory")
     x = aligned(streamed.x.shape, np.float32)
     for start in range(0, n, 8192):  # this also brings all of it into the page cache
         x[start : start + 8192] = streamed.x[start : start + 8192]
@@ -160,6 +161,7 @@ def main() -> int:
     parser.add_argument("--batch", default=BATCHES, help="cadences, separated by commas (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds (default: %(default)s)")
     parser.add_argument("--examples", type=int, default=400_000, help="examples for the speed (default: %(default)s)")
+    parser.add_argument("--speed-limit", default="1 GB", help="the memory given for the speed (default: %(default)s)")
     parser.add_argument("--limit", default="600 MB", help="the memory given (default: %(default)s)")
     parser.add_argument("--times", type=float, default=8, help="how much larger the data is (default: %(default)s)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -180,7 +182,7 @@ def main() -> int:
         print(f"\n784-128-10, {given.examples} examples, {given.rounds} rounds; µs an update: medians, least, and the")
         print("speed from files by that in memory: median of the rounds (middle half)")
         print(f"{'every':>8} {'memory':>12} {'files':>12} {'least':>12} {'least':>12}   ratio")
-        results = speed(Path(name), given.examples, given.batch.split(","), given.rounds)
+        results = speed(Path(name), given.examples, given.speed_limit, given.batch.split(","), given.rounds)
     for result in results:
         ratio = statistics.median(a / b for a, b in zip(result["memory"], result["files"], strict=True))
         if result["every"] == "256":

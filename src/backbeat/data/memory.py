@@ -10,6 +10,8 @@ from .raw import Source
 
 BESIDE = 450_000_000  # bytes that Python, JAX, a compiled program and its blocks take beside any data, as measured
 LEAST = 600_000_000
+_A_RUN = 700_000_000  # bytes of a run on packed data at its peak, with a margin: buffers, blocks, evaluation
+_AN_EXAMPLE = 40  # bytes beside its inputs
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{ending}": base**power
     for power, letter in enumerate("kmgt", start=1)
@@ -42,6 +44,21 @@ def memory_bytes(memory: Any) -> int:
             f'at least "{LEAST / 1e6:.0f} MB".'
         )
     return n_bytes
+
+
+def left_for_data(memory: Any, n_examples: int) -> float:
+    """Returns how many bytes of data in files may stay in memory: what a run does not need itself.
+
+    Args:
+        memory: as in `memory_bytes`; None for no limit, which leaves nothing here: such data is not packed.
+        n_examples: whose labels, indices and order take memory too.
+
+    Example:
+        >>> left_for_data("1 GB", 1_000_000) / 1e6, left_for_data("600 MB", 1_000_000)
+        (234.0, 0.0)
+    """
+    most = 0 if memory is None else memory_bytes(memory)
+    return max(0.0, 0.9 * (most - _A_RUN - _AN_EXAMPLE * n_examples))
 
 
 def larger_than_memory(source: Source, memory: Any) -> bool:

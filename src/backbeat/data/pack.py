@@ -26,6 +26,7 @@ from .columns import held_out_kind
 from .content import Progress, content_of, let_go
 from .dataset import Dataset, from_arrays
 from .held_out import Split, split
+from .memory import left_for_data
 from .packed import Packed
 from .prepare import Preparation
 from .raw import Raw, Reading, Source
@@ -81,6 +82,7 @@ def packed(source: Source, reading: Reading, seed: int, *, on_progress: Progress
         if manifest is None:
             raise DataError(f"{entry} was packed and cannot be read ({problem}); remove it and run again.")
     dataset = _opened(entry, manifest, key)
+    dataset = replace(dataset, x=dataset.x.keep(left_for_data(reading.memory, len(dataset))))
     notes = [
         f"Larger than the memory given: packed into {entry}, {dataset.x.bytes_in_files / 1e9:.3g} GB, which may be "
         "removed when it is not needed any more."

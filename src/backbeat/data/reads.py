@@ -13,15 +13,12 @@ import os
 import platform
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 _MOST = 1024  # reads in one call
-_WORTH_A_THREAD = 1 << 20  # bytes: about 400 µs
 _NUMBERS = {"x86_64": (206, 208, 209), "aarch64": (0, 4, 2)}  # io_setup, io_getevents, io_submit
 _IOCB = np.dtype({
     "names": ["op", "file", "memory", "n_bytes", "offset"], "formats": ["u2", "u4", "u8", "u8", "i8"],
@@ -40,7 +37,7 @@ class Reads(NamedTuple):
 
 
 def read_all(reads: Reads, memory: np.ndarray) -> None:
-    """Does all the reads, by as many threads as there are cores where it is much.
+    """Does all the reads, as many at a time as the system takes.
 
     Args:
         reads: any number.
@@ -49,42 +46,6 @@ def read_all(reads: Reads, memory: np.ndarray) -> None:
     Raises:
         OSError: a file cannot be read, or is shorter.
     """
-    n_parts = min(n_cores(), len(reads.files), memory.nbytes // _WORTH_A_THREAD)
-    if n_parts < 2:
-        _read(reads, memory)
-        return
-    ends = [len(reads.files) * k // n_parts for k in range(n_parts + 1)]
-    parts = [Reads(*(column[a:b] for column in reads)) for a, b in pairwise(ends)]
-    others = [_pool().submit(_read, part, memory) for part in parts[1:]]
-    try:
-        _read(parts[0], memory)
-    finally:  # the memory must not be written to any more when this returns
-        problems = [other.exception() for other in others]
-    for problem in problems:
-        if problem is not None:
-            raise problem
-
-
-def announce(reads: Reads) -> None:
-    """Tells the system what will be read, where it listens: so that a disk can work on all of it at the same time."""
-    if hasattr(os, "posix_fadvise"):
-        for file, offset, n_bytes in zip(
-            reads.files.tolist(), reads.offsets.tolist(), reads.n_bytes.tolist(), strict=True
-        ):
-            os.posix_fadvise(file, offset, n_bytes, os.POSIX_FADV_WILLNEED)
-
-
-def n_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_cores(), "backbeat reads")
-
-
-def _read(reads: Reads, memory: np.ndarray) -> None:
     if len(reads.files) > 1 and (batch := _taken()) is not None:
         done = batch.read(reads, memory.ctypes.data)
         _free.append(batch)
@@ -98,6 +59,15 @@ def _read(reads: Reads, memory: np.ndarray) -> None:
             if not more:
                 raise OSError("a file is shorter than it was")
             done += more
+
+
+def announce(reads: Reads) -> None:
+    """Tells the system what will be read, where it listens: so that a disk can work on all of it at the same time."""
+    if hasattr(os, "posix_fadvise"):
+        for file, offset, n_bytes in zip(
+            reads.files.tolist(), reads.offsets.tolist(), reads.n_bytes.tolist(), strict=True
+        ):
+            os.posix_fadvise(file, offset, n_bytes, os.POSIX_FADV_WILLNEED)
 
 
 class _Batch:
