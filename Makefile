@@ -13,6 +13,8 @@ BIN := .venv/bin
 MADE := .venv/.made-by-python-$(VERSION)
 BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
+# a worker for each core; the tests of one file share what they prepare
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # On CI a test that lacks one of these fails instead of being skipped. The CPU build of PyTorch that fits a test
@@ -34,10 +36,10 @@ demo: $(BASE) ## compare cadences on the embedded handwritten digits
 	$(BIN)/backbeat compare
 
 test: $(DEV) ## run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: lint types browser torch ## all that CI runs: format, lint, types, tests
-	BACKBEAT_REQUIRE="$(BACKBEAT_REQUIRE)" $(BIN)/python -m pytest
+	BACKBEAT_REQUIRE="$(BACKBEAT_REQUIRE)" $(PYTEST)
 
 format: $(DEV) ## rewrite the files in the house format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
@@ -51,7 +53,7 @@ types: $(DEV) ## check the types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 slow: $(DEV) ## run the tests that the default run leaves out
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 bench: $(DEV) ## time updates and sweeps on this machine, and measure memory
 	$(BIN)/python bench/updates.py
