@@ -5,7 +5,7 @@
 Each figure is the peak of a process of its own less that of the same run over four blocks of examples: so Python, JAX,
 the compiled program and the activations of one block are left out, and what grows with the data is left. An array that
 does not begin at a multiple of 64 bytes (NumPy's own do not) is copied by JAX where it is small, 256 MiB at most; a
-larger one stays where it is, in the host's memory (`backbeat.data.host`).
+larger one stays where it is, in the host's memory (`backbeat.data.streaming.host`).
 """
 
 from __future__ import annotations

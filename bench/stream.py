@@ -75,8 +75,8 @@ def speed(folder: Path, n: int, limit: str, batches: list[str], rounds: int) -> 
     """Returns, for each cadence, the seconds per update of every round in memory and from files."""
     from backbeat.data import Reading
     from backbeat.data.dataset import aligned
-    from backbeat.data.pack import packed
-    from backbeat.data.sources import open_source
+    from backbeat.data.readers.sources import open_source
+    from backbeat.data.streaming.pack import packed
 
     streamed = packed(open_source(write_data(folder, n), Reading()), Reading(memory=limit), 0)
     print(f"files: {streamed.x.nbytes / 1e9:.2f} GB, of which {streamed.x.bytes_kept / 1e9:.2f} GB stay in memory")
@@ -127,7 +127,7 @@ def child(path: str, limit: str, every: str, duration: str) -> None:
 
 def memory(folder: Path, limit: str, times: float) -> bool:
     """Prints the peak of processes that train on data so many times as large as the limit; returns whether all fit."""
-    from backbeat.data.memory import memory_bytes
+    from backbeat.data.streaming.memory import memory_bytes
 
     most = memory_bytes(limit)
     n = int(times * most / (4 * FEATURES))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .data import Dataset, load, split
-from .data.columns import listed
+from .data.readers.columns import listed
 from .errors import DataError, SettingsError
 from .evaluate import block_for, evaluator, scores
 from .predictor import unseen_texts

@@ -199,7 +199,7 @@ def _preparation(folder: Path, about: dict[str, Any]) -> Any:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); the run has to be trained anew.") from None
-    from .data.prepare import Preparation
+    from .data.preparation.prepare import Preparation
 
     try:
         return Preparation.from_bytes(data)

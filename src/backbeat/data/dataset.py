@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from .held_out import Split
-from .packed import Packed
+from .streaming.packed import Packed
 
 _EXACT = 1 << 24  # float32 holds every whole number up to here
 

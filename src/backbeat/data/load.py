@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .columns import held_out_kind
 from .dataset import Dataset, from_arrays
 from .held_out import Split, split
-from .memory import larger_than_memory
-from .prepare import Preparation
+from .preparation.prepare import Preparation
 from .raw import Raw, Reading
-from .sources import open_source
+from .readers.columns import held_out_kind
+from .readers.sources import open_source
+from .streaming.memory import larger_than_memory
 
 
 def load(
@@ -49,7 +49,7 @@ def load(
     reading = Reading() if reading is None else reading
     source = open_source(data, reading)
     if larger_than_memory(source, reading.memory):
-        from .pack import packed
+        from .streaming.pack import packed
 
         return packed(source, reading, seed, on_progress=on_progress)
     try:

@@ -55,7 +55,7 @@ def preparation_steps(preparation: Any) -> list[dict[str, Any]] | None:
     Example:
         >>> import polars as pl
         >>> from backbeat.data import Reading
-        >>> from backbeat.data.prepare import Preparation
+        >>> from backbeat.data.preparation.prepare import Preparation
         >>> from backbeat.data.raw import Raw
         >>> table = Raw("table", pl.DataFrame({"a": [1.0, 3.0], "b": ["x", "y"]}), pl.DataFrame({"c": ["no", "yes"]}))
         >>> for step in preparation_steps(Preparation.of(Reading(), "table").fit([table])):
