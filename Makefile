@@ -59,6 +59,7 @@ bench: $(DEV) ## time updates and sweeps on this machine, and measure memory
 	$(BIN)/python bench/updates.py
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/stream.py
 
 browser: ## install Debian's chromium for the tests of the pages, where that is possible
 	@sh scripts/install_chromium.sh

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..clock import Clock, Target, parse_seconds
 from ..config import Job, Settings, checked_seed, resolve, with_cadence
-from ..data import Reading, load
+from ..data import Reading, load, reading_errors
 from ..folder import environment, plain, write_json
 from ..losses import loss_for
 from ..measure import Timing, time_updates
@@ -166,7 +166,7 @@ def compare(
         "budget": f"{seconds:g} s", "learning_rates": ",".join(map(str, rates)) if given_rates else "auto",
     }  # fmt: skip
     kept = {name: value for name, value in base.as_text().items() if name not in _NOT_ASKED}
-    with journal(run, tuning_jobs[0][0], {**kept, **asked}) as (folder, note):
+    with journal(run, tuning_jobs[0][0], {**kept, **asked}) as (folder, note), reading_errors():
         work = _Work(names, tuning_jobs[0][0].device_data(), began, seconds, on_progress, note)
         timings = work.time([jobs[0] for jobs in tuning_jobs])
         tunings = work.tune(tuning_jobs, timings, rates, widen)
