@@ -101,9 +101,9 @@ def test_a_batch_cut_into_blocks_runs_the_rule_once(name: str, block: int):
     def take(number: Any) -> tuple:
         where = number * block + jnp.arange(block)
         row = jnp.minimum(where, 9)
-        return jnp.asarray(X)[row], jnp.asarray(Y)[row], (where < 10).astype(jnp.float32)
+        return jnp.asarray(X)[row], jnp.asarray(Y)[row], (where < 10).astype(jnp.float32), None
 
-    whole, batch, rate = (MODEL, cross_entropy(), rule), (jnp.asarray(X), jnp.asarray(Y), None), jnp.float32(0.1)
+    whole, batch, rate = (MODEL, cross_entropy(), rule), (jnp.asarray(X), jnp.asarray(Y), None, None), jnp.float32(0.1)
     once = jax.jit(lambda state: update(*whole, state, batch, rate, plain=True, watch=True))
     blocks = jax.jit(lambda state: update_in_blocks(*whole, state, take, -(-10 // block), rate, watch=True))
     norms = []
@@ -125,9 +125,11 @@ def test_plain_and_weighted_forms_are_the_same_update():
     rule = optimizer_for("adam")
     params = MODEL.init(jax.random.key(0))
     state, batch = State(params, rule.init(params)), (jnp.asarray(X), jnp.asarray(Y))
-    plain, a = update(MODEL, cross_entropy(), rule, state, (*batch, None), jnp.float32(0.1), plain=True, watch=True)
+    plain, a = update(
+        MODEL, cross_entropy(), rule, state, (*batch, None, None), jnp.float32(0.1), plain=True, watch=True
+    )
     form, b = update(
-        MODEL, cross_entropy(), rule, state, (*batch, jnp.ones(10)), jnp.float32(0.1), plain=False, watch=True
+        MODEL, cross_entropy(), rule, state, (*batch, jnp.ones(10), None), jnp.float32(0.1), plain=False, watch=True
     )
     np.testing.assert_allclose(theta(form.params), theta(plain.params), atol=1e-6)
     np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-6)

@@ -22,9 +22,10 @@ import numpy as np
 from ..advance import Engine, NotFinite
 from ..clock import Clock, Duration
 from ..config import Job
+from ..data import foreseen
 from ..evaluate import block_for, evaluator, scores, sweep_evaluator
 from ..plan import Cursor
-from ..stretch import Data, Rows, form_for, rows_for, sweep_program
+from ..stretch import Data, Rows, fetches, form_for, rows_for, sweep_program
 
 _ROWS, _INDICES = 1 << 13, 1 << 17  # a call's buffers stay small, since evaluations cut the stretches short
 _BLOCK = 512  # examples at once: what all the runs keep of them stays nearer than of a whole large batch
@@ -160,7 +161,8 @@ class Together:
 
     def _run(self, part: int, rows: Rows) -> tuple[Any, Any]:
         """Returns the state of a part of the runs after these updates, and what was seen."""
-        return jax.block_until_ready(self._program(self.states[part], self.data, rows, self.rates[part]))
+        data = foreseen(self.data, fetches(self.form, rows))  # held while the program runs
+        return jax.block_until_ready(self._program(self.states[part], data, rows, self.rates[part]))
 
     def time(self, n: int) -> float:
         """Returns seconds per update of all runs together; nothing is moved on."""

@@ -175,10 +175,11 @@ def test_a_sweep_in_two_threads_gives_the_same_bits(pair: tuple[Dataset, Dataset
         found.append([*(np.asarray(leaf) for leaf in jax.tree.leaves(runs.states)), np.asarray(losses)])
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
+    assert missed == []
 
 
 def test_a_comparison_runs_from_files(pair: tuple[Dataset, Dataset]):
-    result = bb.compare(bb.mlp((4,)), pair[1], every=[8, "dataset"], target="accuracy>=0.2", budget="3 s", seeds=3)
+    result = bb.compare(bb.mlp((4,)), pair[1], every=[8, "dataset"], target="accuracy>=0.2", budget="120 s", seeds=3)
     assert len(result.cadences) == 2
 
 
