@@ -27,7 +27,7 @@ def test_labels_have_mean_0_and_deviation_1_in_the_training_part(label: str):
     np.testing.assert_allclose(y.std(axis=0), 1, atol=1e-6)
     own = Y[:, : 1 + label.count(",")].squeeze()
     np.testing.assert_allclose(job.dataset.label_scale, np.atleast_1d(own[job.split.train].std(axis=0)), rtol=1e-12)
-    assert any("predictions and mse in its own units" in note for note in job.dataset.notes)
+    assert any("predictions and mse are in their own units" in note for note in job.dataset.notes)
 
 
 @pytest.mark.parametrize("label", ["price", "price,area"])

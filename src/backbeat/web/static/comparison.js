@@ -45,7 +45,8 @@
     const sentences = record.answer || [];
     const lead = (sentence) => (sentence.length > 110 ? "lead long" : "lead");
     sentences.forEach((sentence, i) => box.append(formula({ class: i ? "more" : lead(sentence) }, kept(sentence))));
-    for (const note of record.notes || []) box.append(make("p", { class: "note", text: kept(note) }));
+    for (const note of [...(record.notes || []), ...((record.data || {}).notes || [])])
+      box.append(make("p", { class: "note", text: kept(note) }));
     return box;
   }
 

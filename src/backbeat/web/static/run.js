@@ -65,6 +65,7 @@
             (known(record.compile_seconds) ? `, after ${seconds(record.compile_seconds)} of compilation.` : "."),
         }),
       );
+    for (const note of (record.data || {}).notes || []) box.append(make("p", { class: "note", text: note }));
     if (record.thinned) {
       box.append(
         make("p", {
