@@ -46,8 +46,8 @@ class Labels:
         scale = tuple(np.where(deviation > 0, deviation, 1.0).tolist())
         each = [f"{name!r} ({m:.4g} ± {s:.4g})" for name, m, s in zip(self.names, moments.mean, scale, strict=True)]
         note = (
-            f"The training scales {listed(each)} to mean 0 and deviation 1: losses are of the scaled values, predictions "
-            "and mse are in their own units."
+            f"The training scales {listed(each)} to mean 0 and deviation 1: losses are of the scaled values, "
+            "predictions and mse are in their own units."
         )
         return replace(self, center=tuple(moments.mean.tolist()), scale=scale, notes=(*self.notes, note))
 
