@@ -33,7 +33,7 @@ def trained(model: Any, params: Any = None) -> Any:
 
 
 def from_torch(start: Weights) -> Weights:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]  # apart from the lock
 
     net: Any = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
     with torch.no_grad():
