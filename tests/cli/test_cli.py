@@ -212,6 +212,13 @@ def test_a_run_that_diverges_is_exit_code_3_and_keeps_the_last_finite_weights(re
     assert "diverged" in capsys.readouterr().out
 
 
+def test_scores_that_are_not_of_the_last_weights_say_of_which(regression_file, capsys):
+    assert run(["train", str(regression_file), "--model", "linear", "--every", "1", "--run", "wild"]) == 3
+    assert "held-out part at update 0, last evaluated there: loss" in capsys.readouterr().out
+    assert run(["train", str(regression_file), "--model", "linear", "--lr", "1e-4", "--for", "1 epoch"]) == 0
+    assert "held-out part: loss" in capsys.readouterr().out
+
+
 def test_compare_writes_its_report_and_is_repeated_from_its_settings(capsys):
     few = ["--model", "linear", "--every", "64,dataset", "--target", "accuracy>=0.8", "--lr", "0.1,0.3,1"]
     assert run(["compare", *few, "--budget", "120 s", "--run", "both"]) == 0

@@ -333,3 +333,16 @@ def test_whole_numbers_beyond_float32_are_kept_exactly_and_warned_of():
 def test_what_is_not_understood(wrong: Any):
     with pytest.raises(DataError, match=r"is not understood; give \(x, y\) or \(x, y, weight\) arrays, a frame"):
         load(wrong)
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_path_is_not_the_folder_that_one_is_in(empty):
+    with pytest.raises(DataError, match="the path of the data is empty"):
+        load(empty)
+
+
+def test_a_size_for_what_holds_no_images_is_refused_rather_than_passed_over():
+    frame = pl.DataFrame({"a": np.arange(N, dtype=float), "label": KINDS})
+    for data in (frame, (np.ones((N, 3)), KINDS), "digits"):
+        with pytest.raises(DataError, match="so resize does nothing; leave it out"):
+            load(data, Reading(resize="28x28"))

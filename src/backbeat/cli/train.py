@@ -188,7 +188,7 @@ def show(done: Run) -> None:
         newest = {name: last(done.history[name]) for name in done.history if name.startswith(f"{part}_")}
         if newest:
             each = [f"{n.removeprefix(part + '_').replace('_mean', '')} {value:.4g}" for n, value in newest.items()]
-            tell(f"{words}: {', '.join(each)}")
+            tell(f"{words}{when_measured(done, f'{part}_loss_mean')}: {', '.join(each)}")
     if done.repeats is not None:
         show_repeats(done)
     tell(str(done.folder), label="recorded in", whole=True)
@@ -217,6 +217,17 @@ def last(column: Any) -> float:
     """Returns the newest value that was measured: a run that was interrupted ends without an evaluation."""
     measured = [value for value in column if value == value]
     return float(measured[-1]) if measured else float("nan")
+
+
+def when_measured(done: Run, name: str) -> str:
+    """Returns at which update a column was last measured, in words; nothing where that is the end of the run.
+
+    A run that is interrupted or diverges ends without an evaluation, and its last one is not of the weights kept.
+    """
+    measured = [u for u, value in zip(done.history["updates"], done.history[name], strict=True) if value == value]
+    if not measured or measured[-1] == done.clock.updates:
+        return ""
+    return f" at update {int(measured[-1]):,}, last evaluated there"
 
 
 def show_repeats(done: Run) -> None:

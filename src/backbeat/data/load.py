@@ -13,8 +13,10 @@ from .dataset import Dataset, from_arrays
 from .held_out import Split, split
 from .preparation.prepare import Preparation
 from .raw import Raw, Reading
+from .readers.arrays import Arrays, NpyFile, NpzFile
 from .readers.columns import held_out_kind
 from .readers.sources import open_source
+from .readers.tables import Table
 from .streaming.memory import larger_than_memory
 
 
@@ -48,6 +50,8 @@ def load(
         return data
     reading = Reading() if reading is None else reading
     source = open_source(data, reading)
+    if reading.resize is not None and isinstance(source, (Arrays, NpyFile, NpzFile, Table)):
+        raise DataError(f"{source.name} is no folder, table or file of images, so resize does nothing; leave it out.")
     if larger_than_memory(source, reading.memory):
         from .streaming.pack import packed
 

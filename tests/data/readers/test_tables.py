@@ -210,7 +210,7 @@ BAD = {
     "header alone": (b"a,b,label\n", "has column names but no examples"),
     "no header": (b"5.1,3.5,setosa\n" * 9, "the first line holds numbers (5.1, 3.5, setosa, ...), not names"),
     "columns twice": (b"a,a,label\n1,2,x\n", "has two columns called 'a', number 1 and number 2; rename one."),
-    "ragged": ((GOOD + "1,2\n1,2\n").encode(), "line 42 has 2 cells, but the header names 3 columns; 1 more lines"),
+    "ragged": ((GOOD + "1,2\n1,2\n").encode(), "line 42 has 2 cells, but the header names 3 columns; 1 more line around it is like that"),
     "latin-1": ((GOOD + "1,é,no\n").encode("latin-1"), f"is not UTF-8: byte {len(GOOD) + 2} in line 42 is 0xe9"),
     "utf-16": (GOOD.encode("utf-16"), "is UTF-16; save it as UTF-8"),
     "nul": (GOOD.encode() + b"1,\0,no\n", f"holds a NUL byte in line 42 (byte {len(GOOD) + 2})"),

@@ -206,7 +206,8 @@ class Delimited:
         n_bad, wanted = int(bad.sum()), len(self.names)
         quotes = block[starts[where] : ends[where]].count(b'"')
         hint = " (a quote in it may lack its pair)" if quotes else ""
-        more = f"; {n_bad - 1} more lines around it are like that" if n_bad > 1 else ""
+        others = "1 more line around it is" if n_bad == 2 else f"{n_bad - 1} more lines around it are"
+        more = f"; {others} like that" if n_bad > 1 else ""
         raise DataError(
             f"{self.path}: line {lines[where]} has {n_fields[where]} cells{hint}, but the header names {wanted} "
             f"columns{more}; mend it, or leave such lines out with skip_bad."

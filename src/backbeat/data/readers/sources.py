@@ -84,6 +84,8 @@ def digits() -> Source:
 
 def _named(data: Any, reading: Reading, like: Any) -> Source:
     """Returns the source of a path, or of a table that scikit-learn ships."""
+    if not str(data).strip():
+        raise DataError(f"the path of the data is empty; give {_ALLOWED}.")
     path = Path(data)
     if isinstance(data, str) and data in BUILT_IN and not path.exists():
         from .frames import built_in

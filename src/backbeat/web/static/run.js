@@ -16,6 +16,13 @@
       (name) => name.startsWith("held_out_") && name !== "held_out_loss_mean" && has(history, name),
     );
   const last = (values) => (values || []).findLast(known);
+  /* An interrupted run ends without an evaluation: its last one is of an earlier update. */
+  function measuredAt(record, name) {
+    const history = record.history || {};
+    const update = (history.updates || [])[(history[name] || []).findLastIndex(known)];
+    const end = (record.finished || {}).updates;
+    return known(update) && known(end) && update !== end ? `at update ${count(update)}` : "";
+  }
 
   function heading(record) {
     const data = record.data || {};
@@ -43,7 +50,8 @@
     ].filter(Boolean);
     const scores = scoresOf(record.history || {}).map((name) => {
       const short = name.slice("held_out_".length);
-      return `held-out ${words.scoreName(short)} ${words.score(short)(last(record.history[name]))}`;
+      const when = measuredAt(record, name);
+      return `held-out ${words.scoreName(short)} ${words.score(short)(last(record.history[name]))}${when && ` ${when}`}`;
     });
     const reason = done.reason ? done.reason[0].toUpperCase() + done.reason.slice(1) : "The training is under way";
     const box = make(
@@ -107,12 +115,13 @@
     );
     const scores = scoresOf(history).map((name) => {
       const short = name.slice("held_out_".length);
+      const when = measuredAt(record, name) || "at the end";
       return {
         name,
         short,
         card: charts.card(
           `Held-out ${words.scoreName(short)}`,
-          `${words.score(short)(last(history[name]))} at the end, on examples that were not trained on.`,
+          `${words.score(short)(last(history[name]))} ${when}, on examples that were not trained on.`,
         ),
       };
     });
