@@ -12,6 +12,7 @@ from ..errors import SettingsError
 from ..losses import Loss
 from .tune import default_rates
 
+DEFAULT_CADENCES = (1, 32, 64, 128, 256, "dataset")
 _MOST_SEEDS = 100
 
 
@@ -22,6 +23,14 @@ def check_seeds(seeds: Any) -> None:
             f"seeds={seeds!r} must be a whole number from 3 to {_MOST_SEEDS}: fewer say nothing about the spread, and "
             "more leave each run next to no time."
         )
+
+
+def left_out(cadences: list[Cadence], n_examples: int) -> list[Cadence]:
+    """Returns which of the default cadences are batches of no less than all examples; none of those a user gave."""
+    if cadences != cadences_of(DEFAULT_CADENCES):
+        return []
+    sizes = [cadence.phases[0].size for cadence in cadences]
+    return [of for of, size in zip(cadences, sizes, strict=True) if isinstance(size, int) and size >= n_examples > 1]
 
 
 def cadences_of(every: Any) -> list[Cadence]:

@@ -22,7 +22,7 @@ from ..record import FORMAT, recorded_columns
 from ..stretch import Data
 from ..task import recognised_loss
 from .answer import answer
-from .asked import cadences_of, check_seeds, plainly, rates_of, target_of
+from .asked import DEFAULT_CADENCES, cadences_of, check_seeds, left_out, plainly, rates_of, target_of
 from .critical import CriticalFit, fit_critical
 from .journal import Note, journal
 from .result import CadenceResult, Comparison, MeasuredRun, Reached, at_equal
@@ -30,7 +30,6 @@ from .sweep import Apart, sweep
 from .tune import Tuning, evaluation_points, growth_for, tune, tuning_score
 
 _NOT_ASKED = ("duration", "evaluate", "learning_rate", "watch_gradient")  # a comparison decides these itself
-DEFAULT_CADENCES = (1, 32, 64, 128, 256, "dataset")
 # (when a stage is to end, the least that it gets in any case), as shares of the budget: what compiling, timing and
 # wider grids took more, a later stage has less, down to its least
 _TUNING, _MEASURING = (0.6, 0.1), (0.95, 0.2)
@@ -156,6 +155,8 @@ def compare(
     by_seed = [
         resolve(model, dataset, replace(base, every=cadences[0], seed=seed + k), params) for k in range(2 * seeds)
     ]
+    too_large = left_out(cadences, by_seed[0].n_train)
+    cadences = [cadence for cadence in cadences if cadence not in too_large]
     jobs = [[with_cadence(job, plainly(cadence)) for job in by_seed] for cadence in cadences]
     tuning_jobs, measuring_jobs = [of[:seeds] for of in jobs], [of[seeds:] for of in jobs]
     rates, widen = rates_of(learning_rates, tuning_jobs[0][0])
@@ -172,6 +173,11 @@ def compare(
         tunings = work.tune(tuning_jobs, timings, rates, widen)
         results = work.measure(measuring_jobs, timings, tunings)
         comparison = _comparison(results, tuning_jobs[0][0], seeds, seconds, time.perf_counter() - began)
+        if too_large:
+            batches = ", ".join(map(str, too_large))
+            comparison.record["notes"].append(
+                f"Left out of the default cadences: {batches}, no less than the {by_seed[0].n_train} training examples."
+            )
         note("finished", took_seconds=comparison.record["took_seconds"], answer=comparison.answer)
         if folder is not None:
             write_json(folder / "record.json", comparison.record)
