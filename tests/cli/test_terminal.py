@@ -16,6 +16,7 @@ from rich.console import Console
 
 from backbeat.cli import run
 from backbeat.cli.compare import equal_table, rate_table, target_table
+from backbeat.cli.console import results
 from backbeat.cli.table import Table, fitted, unbroken, wrapped
 
 
@@ -158,6 +159,24 @@ def test_completion_names_commands_and_options(shell, tmp_path):
     for word in ("compare", "train", "report", "runs", "every", "repeat-until", "learning-rate", "no-open"):
         assert word in text
     assert "Traceback" not in text
+
+
+def test_a_reader_of_results_who_has_gone_is_no_exit_with_code_1(monkeypatch):
+    class Gone:
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+        def isatty(self):
+            return False
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(BrokenPipeError):  # which the command line turns into exit code 0
+        results().print("a line")
 
 
 def test_an_interrupt_in_the_garbage_collector_is_not_lost():

@@ -14,13 +14,21 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 
+class _Results(Console):
+    """A console that leaves a reader who has gone, as in `backbeat compare | head`, to the command line: no failure."""
+
+    def on_broken_pipe(self) -> None:
+        """Lets the error through, where Rich would end the process with exit code 1."""
+        raise
+
+
 def results() -> Console:
     """Returns the console for results: as wide as the terminal, 120 columns where there is none.
 
     Texts are printed as they are: a name with brackets or colons in it is no markup.
     """
     width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 120
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return _Results(width=width, highlight=False, markup=False, emoji=False)
 
 
 def tell(text: str, style: str | None = None, *, label: str = "", whole: bool = False) -> None:
