@@ -68,12 +68,13 @@ def test_several_labels_at_once():
 
 def test_several_values_at_once():
     y = X @ np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0]], np.float32)
-    run = fit(linear(), (X, y), every=4, duration="60 epochs", held_out=0.0)
+    run = fit(linear(), (X, y), every=4, learning_rate=0.1, duration="60 epochs", held_out=0.0)
     np.testing.assert_allclose(run.predict(X), y, atol=1e-3)
 
 
 def test_whole_numbers_as_values():
-    run = fit(linear(), (X, SIDE * 3), loss="squared_error", every="dataset", duration="50 updates", held_out=0.0)
+    settings: dict = {"loss": "squared_error", "every": "dataset", "duration": "50 updates", "held_out": 0.0}
+    run = fit(linear(), (X, SIDE * 3), learning_rate=0.1, **settings)
     design = np.column_stack([X, np.ones(60)])
     fitted = design @ np.linalg.lstsq(design, SIDE * 3.0, rcond=None)[0]
     np.testing.assert_allclose(run.predict(X), fitted, atol=0.05)
@@ -97,3 +98,11 @@ def test_consumers_get_every_event():
     seen: list[str] = []
     fit(mlp((3,)), (X, SIDE), duration="2 updates", evaluate="never", on_event=lambda e: seen.append(type(e).__name__))
     assert [kind for kind, _ in groupby(seen)] == ["Started", "StretchDone", "Finished"]
+
+
+def test_the_learning_rate_where_none_is_given_is_smaller_for_values():
+    for y, rate in ((SIDE, 0.1), (X[:, 0], 0.01)):
+        run = fit(linear(), (X, y), every=4, duration="3 updates", held_out=0.0)
+        given = fit(linear(), (X, y), every=4, duration="3 updates", held_out=0.0, learning_rate=rate)
+        assert run.job.learning_rate == rate
+        np.testing.assert_array_equal(run.theta, given.theta)

@@ -261,11 +261,11 @@ def test_an_evaluation_belongs_to_the_parameters_it_was_made_with():
 
 
 def test_a_fixed_transformation_takes_no_learning_rate_from_outside():
-    fixed = least_squares(optimizer=optax.sgd(0.2), learning_rate=0.1, duration="2 epochs")
+    fixed = least_squares(optimizer=optax.sgd(0.2), learning_rate=None, duration="2 epochs")
     np.testing.assert_allclose(fixed.theta, least_squares(learning_rate=0.2, duration="2 epochs").theta, rtol=1e-6)
     for ignored in ({"learning_rate": 0.3}, {"schedule": "cosine"}):
         with pytest.raises(SettingsError, match="holds its own learning rate"):
-            least_squares(optimizer=optax.sgd(0.2), **{"learning_rate": 0.1, **ignored})
+            least_squares(optimizer=optax.sgd(0.2), **{"learning_rate": None, **ignored})
 
 
 def test_watched_norms_are_those_of_the_mean_gradients():

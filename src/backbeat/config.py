@@ -37,7 +37,7 @@ class Settings:
     every: Any = 32
     loss: Any = "auto"
     optimizer: Any = "sgd"
-    learning_rate: Any = 0.1
+    learning_rate: Any = None
     duration: Any = "20 epochs"
     target: Any = None
     patience: Any = None
@@ -189,7 +189,7 @@ def resolve(
     n_outputs = outputs_for(loss, dataset)
     durations = Durations.parse(settings.duration)
     cadence = every(settings.every)
-    schedule, rate = _learning_rate(settings, durations)
+    schedule, rate = _learning_rate(settings, durations, loss)
     optimizer = optimizer_for(settings.optimizer, weight_decay=settings.weight_decay, clip=settings.clip)
     parts = split(dataset.y, settings.held_out, seed) if dataset.parts is None else dataset.parts
     loss = weighted_by_class(loss, settings.class_weight, dataset, parts, n_outputs)
@@ -223,8 +223,18 @@ def with_cadence(job: Job, cadence: Cadence) -> Job:
     return replace(job, settings=settings, plan=plan)
 
 
-def _learning_rate(settings: Settings, durations: Durations) -> tuple[Schedule, float]:
-    rate = settings.learning_rate
+def default_rate(loss: Loss) -> float:
+    """Returns the learning rate where none is given: 0.1, and 0.01 for values, whose curvature no softmax bounds.
+
+    Example:
+        >>> default_rate(loss_for("squared_error")), default_rate(loss_for("cross_entropy"))
+        (0.01, 0.1)
+    """
+    return 0.01 if loss.kind == "regression" else 0.1
+
+
+def _learning_rate(settings: Settings, durations: Durations, loss: Loss) -> tuple[Schedule, float]:
+    rate = default_rate(loss) if settings.learning_rate is None else settings.learning_rate
     if callable(rate):  # an Optax schedule, update count -> learning rate
         if settings.schedule is not None:
             raise SettingsError("learning_rate is a function and schedule is given too; give one of them.")
@@ -286,7 +296,7 @@ def _check_repeat(settings: Settings, cadence: Cadence, schedule: Schedule, n_tr
 
 def _check_rule(settings: Settings, optimizer: Optimizer, schedule: Schedule, model: Model, params: Any) -> None:
     """Refuses a rule that does not fit the parameters, and a learning rate that a fixed rule would ignore."""
-    if not optimizer.tunable and (not schedule.constant or settings.learning_rate != Settings.learning_rate):
+    if not optimizer.tunable and (not schedule.constant or settings.learning_rate is not None):
         raise SettingsError(
             "optimizer is a transformation that holds its own learning rate, so learning_rate, schedule and warm_up "
             "would do nothing; give the function that makes it, optax.adam and not optax.adam(0.1), or leave them out."

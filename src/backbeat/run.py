@@ -101,6 +101,11 @@ class Run:
         return f"try a learning rate below {self.job.learning_rate:g}" if known else "try a smaller learning rate"
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was recognised, counted or set aside when the data was read, in sentences."""
+        return self.job.dataset.notes
+
+    @property
     def predictor(self) -> Predictor:
         """The trained network with what reads and prepares new data for it."""
         job, data = self.job, self.job.dataset
@@ -167,7 +172,7 @@ def fit(
     every: Any = 32,
     loss: Any = "auto",
     optimizer: Any = "sgd",
-    learning_rate: Any = 0.1,
+    learning_rate: Any = None,
     duration: Any = "20 epochs",
     target: Any = None,
     patience: Any = None,
@@ -214,7 +219,7 @@ def fit(
             named labels, the squared error for values.
         optimizer: a name ("sgd", "momentum", "nesterov", "adam", "adamw", ...), a function from a learning rate to an
             Optax transformation, or such a transformation (which then holds its own learning rate).
-        learning_rate: γ, or an Optax schedule.
+        learning_rate: γ, or an Optax schedule; None for 0.1, and for 0.01 with the squared error.
         duration: "20 epochs", "5000 updates", "100000 examples", "30 s", or several with "or".
         target: stop when reached, for example "accuracy>=0.95" or "train loss<=0.1".
         patience: stop when the loss has not improved for this long, for example "5 epochs".

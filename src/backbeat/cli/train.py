@@ -53,7 +53,10 @@ def train(
     model: Model = "mlp",
     loss: LossName = "auto",
     optimizer: OptimizerName = "sgd",
-    lr: Annotated[float, Parameter(name=["--lr", "--learning-rate"], help="Learning rate γ.")] = 0.1,
+    lr: Annotated[
+        float | None,
+        Parameter(name=["--lr", "--learning-rate"], help="Learning rate γ. Default: 0.1, with squared_error 0.01."),
+    ] = None,
     duration: Annotated[
         str, Parameter(name=["--for", "--duration"], help='"20 epochs", "5000 updates", "30 s", or several with "or".')
     ] = "20 epochs",

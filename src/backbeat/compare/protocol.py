@@ -140,7 +140,7 @@ def compare(
         loss=loss, optimizer=optimizer, order=order, short_batch=short_batch, held_out=held_out, seed=seed,
         weight_decay=weight_decay, clip=clip, block=block, class_weight=class_weight, label=label, inputs=inputs,
         task=task, weight=weight, prepare=prepare, missing=missing, skip_bad=skip_bad, resize=resize, memory=memory,
-        learning_rate=0.1, duration="1000000000 updates", evaluate="1 epoch",
+        duration="1000000000 updates", evaluate="1 epoch",
     )  # fmt: skip
     dataset = load(
         data,

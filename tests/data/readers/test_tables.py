@@ -43,9 +43,9 @@ def read(path: Path, **reading: Any) -> Any:
         (GOOD, "t.csv"),
         (GOOD.encode(), "t.CSV"),
         (GOOD.rstrip("\n"), "t.csv"),
-        (gzip.compress(GOOD.encode()), "t.csv.gz"),
+        (gzip.compress(GOOD.encode(), mtime=0), "t.csv.gz"),
         (GOOD.replace(",", "\t"), "t.tsv"),
-        (gzip.compress(GOOD.replace(",", "\t").encode()), "t.tsv.gz"),
+        (gzip.compress(GOOD.replace(",", "\t").encode(), mtime=0), "t.tsv.gz"),
         (GOOD.replace(",", "\t"), "t.txt"),
         (GOOD.replace(",", ";"), "t.csv"),
         (GOOD.replace(",", "|"), "t.txt"),
@@ -165,7 +165,10 @@ def test_words_for_nothing_are_empty_cells_and_counted(tmp_path: Path):
     raw = read(written(tmp_path, text))
     assert raw.x["a"].to_list() == [1, None, None, None]
     assert raw.x["b"].to_list() == ["u", None, None, "v"]
-    assert raw.notes[-1] == "Empty cells (also those with '?', 'NA', 'NaN', 'null'): a 3, b 2."
+    assert raw.notes[-1] == (
+        "Empty cells (also those with '?', 'NA', 'NaN', 'null'): a 3, b 2; they count as the mean or a category of "
+        "their own."
+    )
     with pytest.raises(DataError, match=r"'a' \(input\) has 3 empty cells, the first in line 3; fill it in"):
         read(written(tmp_path, text), missing="refuse")
 
@@ -210,7 +213,10 @@ BAD = {
     "header alone": (b"a,b,label\n", "has column names but no examples"),
     "no header": (b"5.1,3.5,setosa\n" * 9, "the first line holds numbers (5.1, 3.5, setosa, ...), not names"),
     "columns twice": (b"a,a,label\n1,2,x\n", "has two columns called 'a', number 1 and number 2; rename one."),
-    "ragged": ((GOOD + "1,2\n1,2\n").encode(), "line 42 has 2 cells, but the header names 3 columns; 1 more line around it is like that"),
+    "ragged": (
+        (GOOD + "1,2\n1,2\n").encode(),
+        "line 42 has 2 cells, but the header names 3 columns; 1 more line around it is like that",
+    ),
     "latin-1": ((GOOD + "1,é,no\n").encode("latin-1"), f"is not UTF-8: byte {len(GOOD) + 2} in line 42 is 0xe9"),
     "utf-16": (GOOD.encode("utf-16"), "is UTF-16; save it as UTF-8"),
     "nul": (GOOD.encode() + b"1,\0,no\n", f"holds a NUL byte in line 42 (byte {len(GOOD) + 2})"),

@@ -272,11 +272,15 @@ class Table:
         if comma:
             yield f"Numbers with a decimal comma: {listed(comma)}."
         inputs = [found[name] for name in self.columns.inputs]
-        empty = [f"{each.name} {each.n_missing}" for each in inputs if 0 < each.n_missing < each.n]
+        empty = [each for each in inputs if 0 < each.n_missing < each.n]
         if empty:
             markers = sorted({repr(text) for each in inputs for text in each.markers if text})
             written = f" (also those with {', '.join(markers)})" if markers else ""
-            yield f"Empty cells{written}: {listed(empty)}."
+            texts = any(self.kinds[each.name] in ("text", "boolean") for each in empty)
+            numbers = any(self.kinds[each.name] not in ("text", "boolean") for each in empty)
+            become = ["the mean"] * numbers + ["a category of their own"] * texts
+            means = f"; they count as {' or '.join(become)}" if self._reading.prepare == "auto" else ""
+            yield f"Empty cells{written}: {listed(f'{each.name} {each.n_missing}' for each in empty)}{means}."
         infinite = [f"{each.name} {each.n_infinite}" for each in inputs if each.n_infinite]
         if infinite:
             yield f"Infinite numbers, which count as empty cells: {listed(infinite)}."
