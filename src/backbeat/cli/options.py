@@ -17,7 +17,7 @@ DataName = Annotated[
     str,
     Parameter(
         help="A CSV, TSV, Parquet, .npy, .npz or IDX file, a folder of images by class or of Parquet files, or one of "
-        "digits, iris, wine, breast_cancer, diabetes."
+        "digits, iris, wine, breast_cancer, diabetes, california."
     ),
 ]
 Model = Annotated[
