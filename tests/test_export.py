@@ -152,6 +152,17 @@ def test_a_flax_module_whose_pooling_jax2onnx_would_refuse(tmp_path):
     np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", x), run.predict_raw(x), **CLOSE)
 
 
+def test_a_keras_model_is_written_too(tmp_path):
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    net = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(8, "tanh"), keras.layers.Dense(10)])
+    run = bb.fit(net, "digits", duration="1 epoch", run=tmp_path / "run")
+    saved, x = load_run(tmp_path / "run", model=net), run.job.dataset.x[:9]
+    own = np.asarray(run.trained()(x))
+    for kind in ("safetensors", "stablehlo", "onnx"):
+        assert export(saved, kind, tmp_path / f"net.{kind}").n_checked == 359
+    np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", x), own, **CLOSE)
+
+
 def test_numbers_of_tokens_are_inputs_too(tmp_path):
     x = np.random.default_rng(0).integers(0, 20, (60, 6))
     pair = (

@@ -31,8 +31,8 @@ _GREATEST_SEED = 2**32
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All that decides a run beside the model and the data; see `backbeat.fit` for what each one means."""
+class Settings(Reading):
+    """All that decides a run beside the model and the data, with how these are read; see `backbeat.fit` for each."""
 
     every: Any = 32
     loss: Any = "auto"
@@ -43,7 +43,6 @@ class Settings:
     patience: Any = None
     order: str = "reshuffled"
     short_batch: str = "keep"
-    held_out: Any = 0.2
     seed: int = 0
     schedule: Any = None
     warm_up: Any = None
@@ -53,18 +52,9 @@ class Settings:
     block: int | None = None
     watch_gradient: bool = False
     class_weight: Any = None
-    label: Any = None
-    inputs: Any = None
-    task: str = "auto"
-    weight: str | None = None
-    prepare: Any = "auto"
-    missing: str = "auto"
-    skip_bad: bool = False
-    resize: str | None = None
-    memory: Any = None
 
     @classmethod
-    def of(cls, settings: dict[str, Any]) -> Settings:
+    def given(cls, settings: dict[str, Any]) -> Settings:
         """Returns settings from keyword arguments; refuses an unknown one with the nearest name."""
         names = [field.name for field in fields(cls)]
         for name in settings:

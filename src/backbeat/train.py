@@ -52,7 +52,7 @@ def train(model: Any, data: Any = None, *, params: Any = None, **settings: Any) 
         >>> [type(event).__name__ for event in events]
         ['Started', 'Evaluated', 'StretchDone', 'Evaluated', 'StretchDone', 'Evaluated', 'Finished']
     """
-    return events_of(resolve(model, data, Settings.of(settings), params))
+    return events_of(resolve(model, data, Settings.given(settings), params))
 
 
 class Stopwatch:

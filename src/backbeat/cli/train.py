@@ -115,7 +115,7 @@ def train(
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
     with bar(quiet or json) as progress:
-        job = resolve(model, data, Settings.of(given), on_progress=lambda share, what: progress.show(what, share))
+        job = resolve(model, data, Settings.given(given), on_progress=lambda share, what: progress.show(what, share))
         done = carry_out(job, named_folder(run), [watcher(job, progress.show)])
     picture(done)
     if json:
