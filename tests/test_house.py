@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "backbeat"
 
 # A file imports only from lower layers or from an earlier entry of its own; a folder is one entry.
 LAYERS = (
-    ("errors", "types", "clock", "events"),  # words
+    ("errors", "types", "cores", "clock", "events"),  # words
     ("cadence", "order", "plan", "schedule"),  # when: no JAX
     ("models", "losses", "gradient", "optimizer", "update", "stretch", "repeat"),  # mathematics: pure JAX
     (

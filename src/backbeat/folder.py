@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .cores import n_cores
 from .errors import SettingsError
 
 _WORDS = [
@@ -124,10 +125,9 @@ def environment() -> dict[str, Any]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
     return found | {
-        "platform": platform.platform(), "processor": _processor(), "cores": cores,
+        "platform": platform.platform(), "processor": _processor(), "cores": n_cores(),
         "device": device.device_kind if device.platform != "cpu" else "cpu",
     }  # fmt: skip
 

@@ -26,7 +26,7 @@ from .plan import Stretch
 from .update import Seen, State, update, update_in_blocks
 
 CHUNK_BYTES = 1 << 20  # gathered examples that stay within a core's cache
-STREAMED_CHUNK_BYTES = 1 << 23  # of examples that come from files: fewer and longer reads
+STREAMED_CHUNK_BYTES = 1 << 25  # of examples that come from files: fewer and longer reads
 _BLOCK_BYTES = 1 << 26  # activations and inputs of one block, 64 MiB
 _MAX_ROWS = 1 << 17
 _DRAWN = 0x6472617E  # keeps these keys apart from those of the initial weights

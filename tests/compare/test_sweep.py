@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import backbeat as bb
+import backbeat.cores
 from backbeat.compare import sweep as module
-from backbeat.compare.sweep import Apart, Together, in_threads, parted, sweep
+from backbeat.compare.sweep import Apart, Together, parted, sweep
 from backbeat.config import Job, Settings, resolve
 from backbeat.errors import DivergedError
 
@@ -109,7 +110,9 @@ def test_results_do_not_depend_on_the_number_of_cores(digits, monkeypatch):
     jobs = jobs_for(digits, 8)
     found = []
     for cores in (1, 2, 7):
-        monkeypatch.setattr(module, "n_cores", lambda cores=cores: cores)
+        for holder in (module, backbeat.cores):
+            monkeypatch.setattr(holder, "n_cores", lambda cores=cores: cores)
+        backbeat.cores._pool.cache_clear()
         runs = Together(jobs, RATES, jobs[0].device_data())
         runs.advance(20)
         found.append([leaf.tobytes() for r in range(3) for leaf in leaves_of(runs, 1, r)])
@@ -121,12 +124,6 @@ def test_parts_have_one_shape_and_cover_all():
         parts = parted(n)
         assert len({part.stop - part.start for part in parts}) == 1
         assert sorted({k for part in parts for k in range(n)[part]}) == list(range(n))
-
-
-def test_threads_keep_the_order_and_pass_errors_on():
-    assert in_threads(lambda k: k * k, range(5)) == [0, 1, 4, 9, 16]
-    with pytest.raises(ZeroDivisionError):
-        in_threads(lambda k: 1 // k, [1, 0])
 
 
 def test_only_plain_cadences_are_vectorised(digits):

@@ -7,12 +7,11 @@ single run, and takes the faster one. Measurements: docs/decisions/0008-sweeps-i
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ import numpy as np
 from ..advance import Engine, NotFinite
 from ..clock import Clock, Duration
 from ..config import Job
+from ..cores import in_threads, n_cores
 from ..data import foreseen
 from ..evaluate import block_for, evaluator, scores, sweep_evaluator
 from ..plan import Cursor
@@ -31,24 +31,6 @@ _ROWS, _INDICES = 1 << 13, 1 << 17  # a call's buffers stay small, since evaluat
 _BLOCK = 512  # examples at once: what all the runs keep of them stays nearer than of a whole large batch
 _CALL_SECONDS = 0.25  # a call is not longer, as far as it is known, so that an interrupt is heard
 _TRIALS, _TRIAL_SECONDS, _MOST_TRIAL_SECONDS = 3, 0.04, 0.5  # how often, about how long each, and together
-
-
-def n_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def in_threads(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-    """Returns what a function gives for each item, as many at a time as there are cores."""
-    items = list(items)
-    if len(items) == 1 or n_cores() == 1:
-        return [work(item) for item in items]
-    return list(_pool().map(work, items))
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_cores())
 
 
 def parted(n: int) -> list[slice]:

@@ -1,10 +1,8 @@
 """Training from files: the weights are those in memory, each example comes as often, errors are one sentence."""
 
-import gc
 import os
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from backbeat.clock import Duration
 from backbeat.compare.sweep import Together
 from backbeat.config import Settings, resolve
 from backbeat.data import Dataset, from_arrays
-from backbeat.data.streaming import host
-from backbeat.data.streaming.ahead import Ahead, _Ring
+from backbeat.data.streaming import host, packed
+from backbeat.data.streaming.ahead import Ahead
 from backbeat.data.streaming.host import HostRows
 from backbeat.data.streaming.packed import Packed
 from backbeat.errors import DataError
@@ -30,7 +28,6 @@ N, PER_SHARD = 101, 17
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(N, 5)).astype(np.float32), RNG.integers(0, 3, N).astype(np.int32)
 WEIGHT = RNG.random(N).astype(np.float32)
-THREAD = "backbeat reads ahead"
 
 
 def in_files(folder: Path, *, weight: bool = False) -> tuple[Dataset, Dataset]:
@@ -63,18 +60,23 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 
 @pytest.fixture
 def missed(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Returns what was asked for and had not been foreseen; the first of a run may be asked for before it is read."""
+    """Returns what was asked for and was not what had been foreseen next."""
     seen: list[np.ndarray] = []
-    take = _Ring.take
+    start, take = Ahead.__init__, Ahead.take
+    expected: dict[int, list[np.ndarray]] = {}
 
-    def noted(self: _Ring, where: np.ndarray, out: np.ndarray) -> bool:
-        awaited = self.next is not None and np.array_equal(self.next, where.reshape(-1))
-        served = take(self, where, out)
-        if not (served or awaited):
+    def started(self: Ahead, array: Packed, requests: Iterable[np.ndarray], *more: Any) -> None:
+        expected[id(self)] = list(requests)
+        start(self, array, expected[id(self)], *more)
+
+    def noted(self: Ahead, where: np.ndarray, out: np.ndarray) -> None:
+        following = expected[id(self)].pop(0) if expected[id(self)] else np.empty(0, np.int64)
+        if not np.array_equal(following.reshape(-1), where.reshape(-1)):
             seen.append(np.array(where))
-        return served
+        take(self, where, out)
 
-    monkeypatch.setattr(_Ring, "take", noted)
+    monkeypatch.setattr(Ahead, "__init__", started)
+    monkeypatch.setattr(Ahead, "take", noted)
     return seen
 
 
@@ -160,7 +162,7 @@ def test_what_is_foreseen_is_what_is_fetched(
     assert missed == []
 
 
-def test_a_whole_run_finds_all_of_it_read_ahead(pair: tuple[Dataset, Dataset], missed: list[np.ndarray]):
+def test_a_whole_run_fetches_what_was_foreseen(pair: tuple[Dataset, Dataset], missed: list[np.ndarray]):
     bb.fit(bb.mlp((4,)), pair[1], every=16, duration="3 epochs", evaluate="1 epoch")
     assert missed == []
 
@@ -218,37 +220,30 @@ def test_several_threads_take_from_one_reader(tmp_path: Path):
     assert wrong == []
 
 
-def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == THREAD]
+def test_a_disk_is_told_what_comes_next_once_and_only_where_it_was_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    array, told = numbered(100, tmp_path), []
+    monkeypatch.setattr(Packed, "announce", lambda self, where: told.append(where.tolist()))
+    requests = [np.arange(i, i + 5) for i in range(0, 50, 5)]
+    ahead, out = Ahead(array, requests, n_bytes=40), np.empty((5, 1), np.float32)
+    monkeypatch.setattr(packed, "_READ_SECONDS", 1e9)
+    for where in requests[:2]:
+        ahead.take(where, out)
+    assert told == []  # all of it was in the page cache
+    monkeypatch.setattr(packed, "_READ_SECONDS", -1e9)  # every read counts as one that waited
+    for where in requests[2:]:
+        ahead.take(where, out)
+    # two requests of 20 bytes make the 40 that may be announced: from the third on, once the second had waited
+    assert told == [where.tolist() for where in requests[4:]]
 
 
-def wait_for_none() -> Iterator[None]:
-    end = time.monotonic() + 20
-    while reading_threads() and time.monotonic() < end:
-        gc.collect()
-        time.sleep(0.01)
-        yield
-
-
-def test_a_reader_that_nobody_holds_ends(tmp_path: Path):
-    ahead = Ahead(numbered(1000, tmp_path), (np.arange(10) for _ in range(10**9)), n_bytes=400)
-    out = np.empty((10, 1), np.float32)
-    ahead.take(np.arange(10), out)
-    assert reading_threads()
-    del ahead
-    list(wait_for_none())
-    assert reading_threads() == []
-
-
-def test_an_interrupted_run_leaves_nothing_running(pair: tuple[Dataset, Dataset]):
+def test_an_interrupted_run_ends_at_once(pair: tuple[Dataset, Dataset]):
     events: Any = bb.train(bb.mlp((4,)), pair[1], every=1, duration="1000000 updates")
     for _ in range(4):
         next(events)
     finished = events.throw(KeyboardInterrupt)
     assert finished.reason == "interrupted"
-    del events, finished
-    list(wait_for_none())
-    assert reading_threads() == []
 
 
 @pytest.mark.parametrize("every", [1, 8, "dataset"])

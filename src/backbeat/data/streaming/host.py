@@ -3,7 +3,7 @@
 On the CPU, JAX takes an array as it is where that begins at a multiple of 64 bytes, and copies any other; NumPy's own
 large arrays begin 16 bytes into a page. Small ones are copied. A large one stays where it is, so that a run needs the
 array once and a bounded amount beside it: `MOST_COPIED_BYTES` at most, and the numbers of the blocks in work. One that
-lies in files (`Packed`) is read there, ahead where it is known what a program will fetch.
+lies in files (`Packed`) is read there; a disk is told before what a program will fetch.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class HostRows:
     def foreseen(self, requests: Iterable[np.ndarray]) -> HostRows:
         """Returns the same for one run of a program that will fetch these examples in this order.
 
-        Where the array lies in files they are read ahead, as long as what is returned is held.
+        Where the array lies in files, a disk is told of them ahead.
         """
         if not isinstance(self._array, Packed):
             return self

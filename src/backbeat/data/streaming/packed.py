@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from ...cores import in_threads, n_cores
 from ...errors import DataError
 from .reads import Reads, announce, read_all
 
 # slower than this, a read has waited for a disk: from the page cache one takes about 1 µs and 0.2 s a GB
 _READ_SECONDS, _BYTES_A_SECOND = 1e-5, 1e9
 _PIECE_BYTES, _CACHED_BYTES = 1 << 24, 1 << 18
+_LEAST_PART_BYTES = 1 << 17  # handing less than 128 KiB to another thread costs more than it saves
 
 
 class Packed:
@@ -37,6 +39,7 @@ class Packed:
         shards: the files.
         per_shard: how many examples each holds.
         divisor: what the numbers in the files are divided by when they are read: 255 for pixels in bytes; else None.
+        waited: whether the newest read waited for a disk.
 
     Example:
         >>> import tempfile
@@ -60,7 +63,7 @@ class Packed:
         self.dtype = self._stored if divisor is None else np.dtype(np.float32)
         self.shards, self.per_shard, self.divisor = tuple(shards), int(per_shard), divisor
         self._near = np.empty((0, *self.shape[1:]), self._stored)  # the first examples, kept in memory
-        self._slow = False  # whether the newest read waited for a disk
+        self.waited = False
         self._example = math.prod(self.shape[1:]) * self._stored.itemsize  # bytes
         files: list[int] = []
         self._open = _Open(files)  # shared by what `as_type` returns
@@ -155,11 +158,28 @@ class Packed:
         Raises:
             DataError: a file cannot be read, or is shorter than it was.
         """
-        rows = np.clip(where.reshape(-1), 0, len(self) - 1)
+        rows = self._rows(where)
         if not len(rows) or not self._example:
             return
+        flat = out.reshape(-1, *self.shape[1:])
+        n = max(1, min(n_cores(), len(rows) * self._example // _LEAST_PART_BYTES))
+        cuts = [len(rows) * k // n for k in range(n + 1)]
+        in_threads(lambda part: self._take(rows[part], flat[part]), map(slice, cuts, cuts[1:]), "reads")
+
+    def announce(self, where: np.ndarray) -> None:
+        """Tells the system which examples will be read, so that a disk can bring them meanwhile."""
+        rows = self._rows(where)
+        rows = rows[rows >= len(self._near)]
+        if len(rows) and self._example:
+            announce(self._reads(rows, np.arange(len(rows))))
+
+    def _rows(self, where: np.ndarray) -> np.ndarray:
+        return np.clip(where.reshape(-1), 0, len(self) - 1)
+
+    def _take(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Takes examples `[rows, *example]` as numbers of `dtype`."""
         stored = out if self._stored == self.dtype else np.empty(out.shape, self._stored)
-        self._take_stored(rows, stored.reshape(-1, *self.shape[1:]))
+        self._take_stored(rows, stored)
         if self.divisor is not None and self.dtype == np.float32:
             np.divide(stored, np.float32(self.divisor), out=out)
         elif stored is not out:
@@ -184,20 +204,25 @@ class Packed:
         except OSError as error:
             raise DataError(_cannot_read(error)) from error
 
-    def _read(self, rows: np.ndarray, places: np.ndarray, memory: np.ndarray) -> None:
-        """Reads examples to their places in the memory; neighbours in a file that stay so are one read."""
+    def _reads(self, rows: np.ndarray, places: np.ndarray) -> Reads:
+        """Returns the reads of examples to their places; neighbours in a file that stay so are one read."""
         shard, in_shard = np.divmod(rows, self.per_shard)
         apart = (np.diff(rows) != 1) | (np.diff(places) != 1) | (in_shard[1:] == 0)
         first = np.flatnonzero(np.concatenate([[True], apart]))
         n_bytes = np.diff(np.append(first, len(rows))) * self._example
         offsets = self._headers[shard[first]] + in_shard[first].astype(np.int64) * self._example
-        reads = Reads(self._files[shard[first]], offsets, places[first] * self._example, n_bytes)
+        return Reads(self._files[shard[first]], offsets, places[first] * self._example, n_bytes)
+
+    def _read(self, rows: np.ndarray, places: np.ndarray, memory: np.ndarray) -> None:
+        """Reads examples to their places in the memory."""
+        reads = self._reads(rows, places)
         began = time.perf_counter()
-        if self._slow:  # ask for everything at once: a disk answers many requests in the time of a few
+        if self.waited:  # ask for everything at once: a disk answers many requests in the time of a few
             announce(reads)
         read_all(reads, memory)
-        expected = _READ_SECONDS * len(first) + n_bytes.sum() / _BYTES_A_SECOND
-        self._slow = time.perf_counter() - began > expected
+        self.waited = (
+            time.perf_counter() - began > _READ_SECONDS * len(reads.files) + reads.n_bytes.sum() / _BYTES_A_SECOND
+        )
 
 
 class _Open:
