@@ -66,6 +66,31 @@ class _Made:
     n_updates: int
 
 
+def form_of(job: Job, size: int, n: int) -> Form:
+    """Returns the form of the stretches that a job's batches of one size are computed in.
+
+    Args:
+        job: what is trained.
+        size: M, one of its cadence's.
+        n: N, how many parameters there are.
+    """
+    cadence = job.plan.cadence
+    seconds = 1e-6 + size * n * 6 / 1e11  # a rough guess, which only bounds the buffers
+    most = STRETCH_SECONDS / seconds
+    for limit in job.stopping.durations.each if len(cadence.phases) == 1 else ():
+        if limit.unit != "seconds":
+            most = min(most, whole_updates(limit, size, job.n_train))
+    if job.evaluate is not None and math.isfinite(job.evaluate.amount):
+        most = min(most, whole_updates(job.evaluate, size, job.n_train))
+    whole = size == job.n_train and job.plan.order.kind != "with replacement" and len(cadence.phases) == 1
+    return form_for(
+        size, job.example_floats, plain=job.plain, short=job.plan.has_short_batches(size), whole=whole,
+        scheduled=not job.schedule.constant, watch=job.settings.watch_gradient, rows=max(1, math.ceil(most)),
+        block=job.settings.block, input_floats=math.prod(job.dataset.input_shape),
+        chunk_bytes=STREAMED_CHUNK_BYTES if isinstance(job.dataset.x, Packed) else CHUNK_BYTES,
+    )  # fmt: skip
+
+
 class Engine:
     """Moves a job on, stretch by stretch.
 
@@ -84,7 +109,8 @@ class Engine:
         self.index = None if len(job.split.train) == len(job.dataset) else job.split.train
         self.rate = jnp.float32(job.learning_rate)
         self.rest = jnp.asarray(self._rest())
-        self._forms = {size: self._form(size) for size in job.plan.cadence.batch_sizes(job.n_train)}
+        n = n_parameters(self.state.params)
+        self._forms = {size: form_of(job, size, n) for size in job.plan.cadence.batch_sizes(job.n_train)}
         self._speed: dict[int, float] = {}  # measured seconds per update, by batch size
         self._ahead: _Ahead | None = None
         self._reading: Any = None
@@ -164,29 +190,12 @@ class Engine:
         chosen = keys.permutation(len(train))[: int(repeat.rest)]
         return np.sort(train[chosen])
 
-    def _form(self, size: int) -> Form:
-        job, cadence = self.job, self.job.plan.cadence
-        n = n_parameters(self.state.params)
-        seconds = 1e-6 + size * n * 6 / 1e11  # a rough guess, which only bounds the buffers
-        most = STRETCH_SECONDS / seconds
-        for limit in job.stopping.durations.each if len(cadence.phases) == 1 else ():
-            if limit.unit != "seconds":
-                most = min(most, whole_updates(limit, size, job.n_train))
-        if job.evaluate is not None and math.isfinite(job.evaluate.amount):
-            most = min(most, whole_updates(job.evaluate, size, job.n_train))
-        whole = size == job.n_train and job.plan.order.kind != "with replacement" and len(cadence.phases) == 1
-        return form_for(
-            size, job.example_floats, plain=job.plain, short=job.plan.has_short_batches(size), whole=whole,
-            scheduled=not job.schedule.constant, watch=job.settings.watch_gradient, rows=max(1, math.ceil(most)),
-            block=job.settings.block, input_floats=math.prod(job.dataset.input_shape),
-            chunk_bytes=STREAMED_CHUNK_BYTES if isinstance(job.dataset.x, Packed) else CHUNK_BYTES,
-        )  # fmt: skip
-
     def _plan(self, cursor: Cursor, limits: Sequence[Duration], seconds_left: float) -> _Ahead:
         plan = self.job.plan
         form = self._forms[plan.phase(cursor)[0]]
         speed = self._speed.get(form.batch_size)
         n = form.rows // 8 if speed is None else min(STRETCH_SECONDS, seconds_left) / speed
+        n = n // form.chunk * form.chunk if n > form.chunk else n  # what a chunk holds beyond the end is fetched in vain
         if plan.cadence.repeated is not None:  # updates and examples are counted as they are made, not planned
             limits = [limit for limit in limits if limit.unit == "epochs"]
         stretch = plan.stretch(cursor, int(min(max(1, n), form.rows)), limits)
