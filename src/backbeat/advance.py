@@ -159,7 +159,7 @@ class Engine:
             after = self.look_ahead(self.job.plan.clock(ahead.stretch.end))
             expected = n * self._speed.get(ahead.form.batch_size, 0.0)
             following = None if after is None else self._plan(ahead.stretch.end, after, seconds_left - expected)
-        loss, weight, norm = (np.asarray(column)[:n] for column in seen)
+        loss, weight, norm, *noise = (np.asarray(column)[:n] for column in seen)
         seconds = time.perf_counter() - start
         bad = np.flatnonzero(~np.isfinite(loss))
         if len(bad) or not finite(state.params):
@@ -195,7 +195,8 @@ class Engine:
         form = self._forms[plan.phase(cursor)[0]]
         speed = self._speed.get(form.batch_size)
         n = form.rows // 8 if speed is None else min(STRETCH_SECONDS, seconds_left) / speed
-        n = n // form.chunk * form.chunk if n > form.chunk else n  # what a chunk holds beyond the end is fetched in vain
+        if n > form.chunk:  # what a chunk holds beyond the end would be fetched in vain
+            n = n // form.chunk * form.chunk
         if plan.cadence.repeated is not None:  # updates and examples are counted as they are made, not planned
             limits = [limit for limit in limits if limit.unit == "epochs"]
         stretch = plan.stretch(cursor, int(min(max(1, n), form.rows)), limits)
