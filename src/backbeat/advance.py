@@ -159,7 +159,7 @@ class Engine:
             after = self.look_ahead(self.job.plan.clock(ahead.stretch.end))
             expected = n * self._speed.get(ahead.form.batch_size, 0.0)
             following = None if after is None else self._plan(ahead.stretch.end, after, seconds_left - expected)
-        loss, weight, norm, *noise = (np.asarray(column)[:n] for column in seen)
+        loss, weight, norm = (np.asarray(column)[:n] for column in seen[:3])
         seconds = time.perf_counter() - start
         bad = np.flatnonzero(~np.isfinite(loss))
         if len(bad) or not finite(state.params):
