@@ -19,7 +19,17 @@ PACKAGE = ROOT / "src" / "backbeat"
 LAYERS = (
     ("errors", "types", "cores", "clock", "events"),  # words
     ("cadence", "order", "plan", "schedule"),  # when: no JAX
-    ("models", "losses", "gradient", "optimizer", "update", "stretch", "repeat"),  # mathematics: pure JAX
+    (
+        "models",
+        "losses",
+        "gradient",
+        "norms",
+        "noise",
+        "optimizer",
+        "update",
+        "stretch",
+        "repeat",
+    ),  # mathematics: pure JAX
     (
         "data",
         "class_weight",

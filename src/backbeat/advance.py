@@ -20,6 +20,7 @@ from .config import Job
 from .data import Packed, foreseen
 from .events import StretchDone
 from .models import n_parameters
+from .noise import NoiseSums
 from .plan import Cursor, Stretch, start_of, whole_updates
 from .repeat import Budget, Repeated, repeat_program
 from .stretch import CHUNK_BYTES, STREAMED_CHUNK_BYTES, Data, Form, Rows, fetches, form_for, program, rows_for
@@ -85,7 +86,8 @@ def form_of(job: Job, size: int, n: int) -> Form:
     whole = size == job.n_train and job.plan.order.kind != "with replacement" and len(cadence.phases) == 1
     return form_for(
         size, job.example_floats, plain=job.plain, short=job.plan.has_short_batches(size), whole=whole,
-        scheduled=not job.schedule.constant, watch=job.settings.watch_gradient, rows=max(1, math.ceil(most)),
+        scheduled=not job.schedule.constant, watch=job.settings.watch_gradient,
+        noise=job.settings.watch_noise, rows=max(1, math.ceil(most)),
         block=job.settings.block, input_floats=math.prod(job.dataset.input_shape),
         chunk_bytes=STREAMED_CHUNK_BYTES if isinstance(job.dataset.x, Packed) else CHUNK_BYTES,
     )  # fmt: skip
@@ -123,14 +125,25 @@ class Engine:
             self._time(form, 0)
             if form.rows >= _TIMED:  # else the first stretch is short enough not to be timed before
                 one = self._time(form, 1)
+                if 1e-3 < one < STRETCH_SECONDS:  # a first call may wait for what is done once
+                    one = min(one, self._time(form, 1))
                 self._speed[form.batch_size] = one if one > 1e-3 else self._time(form, _TIMED) / _TIMED
         return time.perf_counter() - start
 
+    def program_bytes(self, size: int) -> int | None:
+        """Returns the bytes that the program of a batch size takes beside its data; None where its compiler is silent.
+
+        It is compiled and not run. Not for repeated batches.
+        """
+        form = self._forms[size]
+        rows = self._rows(form, _stretch_of(form, 0), 0, np.ones(0) if form.scheduled else None)
+        made: Any = program(form, self.job.model, self.job.loss, self.job.optimizer)
+        plan = made.lower(self.state, foreseen(self.data, iter(())), rows, self.rate).compile().memory_analysis()
+        return None if plan is None else int(plan.temp_size_in_bytes + plan.output_size_in_bytes)
+
     def _time(self, form: Form, n: int) -> float:
         """Returns the seconds that a call of `n` updates takes; its result is thrown away."""
-        indices, sizes = np.zeros((1 if form.whole else n, form.batch_size), np.int32), np.full(n, form.batch_size)
-        stretch = Stretch(indices, sizes.astype(np.int32), sizes, sizes[:0], Cursor())
-        rows = self._rows(form, stretch, n, np.ones(n) if form.scheduled else None)
+        rows = self._rows(form, _stretch_of(form, n), n, np.ones(n) if form.scheduled else None)
         if self.job.plan.cadence.repeated is not None:
             rows = rows._replace(n_segments=np.int32(n))
         start = time.perf_counter()
@@ -159,7 +172,7 @@ class Engine:
             after = self.look_ahead(self.job.plan.clock(ahead.stretch.end))
             expected = n * self._speed.get(ahead.form.batch_size, 0.0)
             following = None if after is None else self._plan(ahead.stretch.end, after, seconds_left - expected)
-        loss, weight, norm = (np.asarray(column)[:n] for column in seen[:3])
+        loss, weight, norm, noise = jax.tree.map(lambda column: np.asarray(column)[:n], seen)
         seconds = time.perf_counter() - start
         bad = np.flatnonzero(~np.isfinite(loss))
         if len(bad) or not finite(state.params):
@@ -175,7 +188,15 @@ class Engine:
         return StretchDone(
             self.clock, float(loss.sum(dtype=np.float64)), float(weight.sum(dtype=np.float64)), seconds, losses,
             ahead.stretch.sizes, self._last_rate(ahead), set_aside, norm if ahead.form.watch else None,
+            noise=self._noise(noise, ahead.stretch.sizes, made.clock.updates),
         )  # fmt: skip
+
+    def _noise(self, measured: Any, sizes: np.ndarray, first: int) -> NoiseSums | None:
+        """Returns what consecutive updates measured of the noise, from update number `first` on."""
+        if measured is None:
+            return None
+        order = self.job.plan.order
+        return NoiseSums.of(measured, sizes, first, None if order.kind == "with replacement" else order.n_examples)
 
     #: clock -> limits of the stretch after it, or None where that is not known yet; set by the caller
     look_ahead: Any = None
@@ -293,6 +314,12 @@ class Engine:
         cursor = start_of(made.cursor, made.ahead.stretch, int(out.batches), self.job.n_train)
         clock, epochs = made.clock, self.job.plan.clock(cursor).epochs
         return cursor, Clock(clock.updates + int(out.updates), clock.examples + int(out.examples), epochs)
+
+
+def _stretch_of(form: Form, n: int) -> Stretch:
+    """Returns a stretch of `n` full batches, all of the first example."""
+    indices, sizes = np.zeros((1 if form.whole else n, form.batch_size), np.int32), np.full(n, form.batch_size)
+    return Stretch(indices, sizes.astype(np.int32), sizes, sizes[:0], Cursor())
 
 
 def _most_finite(is_finite: Callable[[int], bool], n: int) -> int:

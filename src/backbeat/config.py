@@ -51,6 +51,7 @@ class Settings(Reading):
     evaluate: Any = "auto"
     block: int | None = None
     watch_gradient: bool = False
+    watch_noise: bool = False
     class_weight: Any = None
 
     @classmethod
@@ -184,6 +185,7 @@ def resolve(
     parts = split(dataset.y, settings.held_out, seed) if dataset.parts is None else dataset.parts
     loss = weighted_by_class(loss, settings.class_weight, dataset, parts, n_outputs)
     plan = Plan(Order(settings.order, seed, len(parts.train)), cadence, settings.short_batch)
+    _check_watched(settings, cadence, plan.n_examples)
     _check_repeat(settings, cadence, schedule, plan.n_examples)
     target = None if settings.target is None else Target.parse(settings.target)
     patience = None if settings.patience is None else Patience.parse(settings.patience)
@@ -209,6 +211,7 @@ def with_cadence(job: Job, cadence: Cadence) -> Job:
     """
     settings = replace(job.settings, every=cadence)
     plan = Plan(job.plan.order, cadence, settings.short_batch)
+    _check_watched(settings, cadence, plan.n_examples)
     _check_repeat(settings, cadence, job.schedule, plan.n_examples)
     return replace(job, settings=settings, plan=plan)
 
@@ -265,6 +268,18 @@ def checked_rate(rate: Any, setting: str = "learning_rate") -> float:
     return number
 
 
+def _check_watched(settings: Settings, cadence: Cadence, n_train: int) -> None:
+    """Refuses to watch what is not there: with repeats an update has no batch of its own, one example no noise."""
+    for name in ("watch_gradient", "watch_noise"):
+        if getattr(settings, name) and cadence.repeated is not None:
+            raise SettingsError(f"{name} is not measured where batches are repeated; leave one of the two out.")
+    if settings.watch_noise and max(cadence.batch_sizes(n_train)) == 1:
+        raise SettingsError(
+            f"every={str(cadence)!r} and watch_noise=True: noise is how the gradients of one batch differ, which a "
+            "batch of one example cannot show; leave watch_noise out, or update after 2 examples or more."
+        )
+
+
 def _check_repeat(settings: Settings, cadence: Cadence, schedule: Schedule, n_train: int) -> None:
     """Refuses what would need to know beforehand how many updates a repeated batch takes."""
     if cadence.repeated is None:
@@ -277,8 +292,6 @@ def _check_repeat(settings: Settings, cadence: Cadence, schedule: Schedule, n_tr
                 f"{name} must be given in epochs where batches are repeated: how many updates a batch takes is not "
                 "known before."
             )
-    if settings.watch_gradient:
-        raise SettingsError("watch_gradient is not measured where batches are repeated; leave one of the two out.")
     rest = cadence.repeated.rest
     if not isinstance(rest, str) and rest > n_train:
         raise SettingsError(f"rest={rest} but there are {n_train} training examples; choose 1 to {n_train}, or 'all'.")

@@ -45,6 +45,7 @@ class StretchDone:
         gradient_norms: |∇L_B| of each update, `[n]`, where watched, else None.
         repeats: for repeated batches, columns of one entry a batch: updates, batch_loss_before, batch_loss_after,
             rest_loss_before, rest_loss_after; else None.
+        noise: the stretch's `noise.NoiseSums`, where watched, else None.
     """
 
     clock: Clock
@@ -57,6 +58,7 @@ class StretchDone:
     set_aside: int = 0
     gradient_norms: Any = None
     repeats: Mapping[str, Any] | None = None
+    noise: Any = None
 
     @property
     def loss_mean(self) -> float:

@@ -159,7 +159,7 @@ def gradient(
         >>> gradient(linear(bias=False), "squared_error", params, x, y, block=1).mean["dense_0"]["weight"].tolist()
         [[2.5]]
     """
-    model, loss, x, y, weight = _checked(model, loss, params, x, y, weight)
+    model, loss, x, y, weight = checked_batch(model, loss, params, x, y, weight)
     checked_block(block)
     parts = _batch_parts(model, loss, params, x, y, weight, block or x.shape[0])
     return Gradient(mean_of(parts), divide(parts.loss, parts.weight), parts)
@@ -200,7 +200,7 @@ def per_example_gradients(
         >>> per_example_gradients(linear(bias=False), "squared_error", params, x, y).tolist()
         [[1.0], [4.0]]
     """
-    model, loss, x, y, weight = _checked(model, loss, params, x, y, weight)
+    model, loss, x, y, weight = checked_batch(model, loss, params, x, y, weight)
     return _per_example(model, loss, params, x, y, jnp.ones(x.shape[0]) if weight is None else weight)
 
 
@@ -212,8 +212,12 @@ def _per_example(model: Model, loss: Loss, params: Any, x: Array, y: Array, weig
     return jax.vmap(one)(x, y, weight)
 
 
-def _checked(model: Any, loss: Any, params: Any, x: Any, y: Any, weight: Any) -> tuple:
-    """Returns what a user gave as arrays of the right kinds, or says what does not fit."""
+def checked_batch(model: Any, loss: Any, params: Any, x: Any, y: Any, weight: Any) -> tuple:
+    """Returns what a user gave, (model, loss, x, y, weight), as values of the right kinds.
+
+    Raises:
+        SettingsError: what does not fit.
+    """
     x, y = jnp.asarray(x), jnp.asarray(y)
     if x.ndim == 0 or x.shape[0] == 0 or y.shape[:1] != x.shape[:1]:
         raise SettingsError(

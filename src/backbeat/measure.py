@@ -5,6 +5,8 @@ These machines are noisy and drift, so the cadences are timed round after round 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -72,17 +74,44 @@ def time_updates(
         data: the data on the device, shared by all.
         progress: is told the share that is done.
     """
-    timers = [[_Timer(phase, data) for phase in _phases(job)] for job in jobs]
-    seconds = [[np.zeros(ROUNDS) for _ in of_job] for of_job in timers]
-    for turn in range(ROUNDS):
-        for number, of_job in enumerate(timers):
-            for phase, timer in enumerate(of_job):
-                seconds[number][phase][turn] = timer.once()
-            progress((turn * len(jobs) + number + 1) / (ROUNDS * len(jobs)))
+    timers = [[Timer(phase, data) for phase in _phases(job)] for job in jobs]
+    seconds = iter(in_turn([timer for of_job in timers for timer in of_job], progress=progress))
     return [
-        Timing(tuple(Spread.of(rounds) for rounds in of_phase), sum(timer.compile_seconds for timer in of_job))
-        for of_phase, of_job in zip(seconds, timers, strict=True)
+        Timing(tuple(Spread.of(next(seconds)) for _ in of_job), sum(timer.compile_seconds for timer in of_job))
+        for of_job in timers
     ]
+
+
+def in_turn(
+    timers: Sequence[Timer],
+    rounds: int = ROUNDS,
+    *,
+    until: float = math.inf,
+    least: int = 1,
+    progress: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """Returns seconds per update `[timers, rounds]`, the timers taken in turn, round after round.
+
+    Every second round goes backwards, so that none always follows the same other.
+
+    Args:
+        timers: what is timed.
+        rounds: how many rounds.
+        until: on the clock `time.perf_counter`: no round begins that would probably end later.
+        least: rounds that are made in any case.
+        progress: is told the share that is done.
+    """
+    made, longest = np.zeros((len(timers), rounds)), 0.0
+    for turn in range(rounds):
+        began = time.perf_counter()
+        if turn >= least and began + longest > until:
+            return made[:, :turn]
+        places = range(len(timers)) if turn % 2 == 0 else reversed(range(len(timers)))
+        for done, place in enumerate(places):
+            made[place, turn] = timers[place].once()
+            progress((turn * len(timers) + done + 1) / (rounds * len(timers)))
+        longest = max(longest, time.perf_counter() - began)
+    return made
 
 
 def _phases(job: Job) -> list[Job]:
@@ -91,17 +120,29 @@ def _phases(job: Job) -> list[Job]:
     return [with_cadence(job, Cadence((Phase(phase.size),), cadence.repeated)) for phase in cadence.phases]
 
 
-class _Timer:
+class Timer:
+    """One job of one batch size, its program compiled and warm, to be timed again and again.
+
+    Attributes:
+        compile_seconds: what compiling took.
+        updates: how many are made each time, so that it takes about `ROUND_SECONDS`.
+        seconds: per update, roughly, as found on the way.
+    """
+
     def __init__(self, job: Job, data: Data) -> None:
         # the time of an update does not depend on its size, and a tiny one cannot diverge
         self.job, self.data = replace(job, learning_rate=_TINY) if job.optimizer.tunable else job, data
         self.engine = Engine(self.job, data)
         self.compile_seconds = self.engine.compile()
         self.updates = 1
-        while (
-            seconds := min(self.once() for _ in range(3))
-        ) * self.updates < ROUND_SECONDS / 2 and self.updates < 1 << 16:
+        while (seconds := self._least()) * self.updates < ROUND_SECONDS / 2 and self.updates < 1 << 16:
             self.updates *= min(8, max(2, round(ROUND_SECONDS / (seconds * self.updates))))  # this also warms up
+        self.seconds = seconds
+
+    def _least(self) -> float:
+        """Returns the least seconds per update of three times, or of one that is long enough not to be a hiccup's."""
+        first = self.once()
+        return first if first * self.updates > 8 * ROUND_SECONDS else min(first, self.once(), self.once())
 
     def once(self) -> float:
         """Returns the seconds per update of some updates; repeats that are not needed cost time too."""

@@ -30,6 +30,7 @@ BUILT_IN = ("mlp", "linear", "cnn")  # networks whose text says all of them
 _NEEDED = {
     "run": ("data", "model", "every", "finished", "history"),
     "comparison": ("data", "model", "answer", "cadences", "equal"),
+    "advice": ("data", "model", "answer", "sizes", "hardware", "confirmed"),
 }
 _NAMES = {StretchDone: "stretch", Evaluated: "evaluated", Finished: "finished", Diverged: "diverged"}
 
@@ -57,7 +58,7 @@ def event_line(event: Event) -> dict[str, Any]:
         line |= {
             "loss_sum": event.loss_sum, "weight_sum": event.weight_sum, "loss_mean": event.loss_mean,
             "update_seconds": event.update_seconds, "learning_rate": event.learning_rate,
-            "set_aside": event.set_aside, **norm_columns(event),
+            "set_aside": event.set_aside, **norm_columns(event), **noise_columns(event),
         }  # fmt: skip
         if event.repeats is not None:
             line["updates_per_batch"] = event.repeats["updates"]
@@ -75,6 +76,17 @@ def norm_columns(event: StretchDone) -> dict[str, float]:
     if norms is None or not len(norms):
         return {}
     return {"gradient_norm_mean": float(np.mean(norms)), "gradient_norm_sd": float(np.std(norms))}
+
+
+def noise_columns(event: StretchDone) -> dict[str, float]:
+    """Returns the noise of a stretch's updates, as the history names it; nothing where it is not watched."""
+    if event.noise is None:
+        return {}
+    found = event.noise.scale()
+    return {
+        "gradient_squared": found.gradient_squared, "gradient_trace": found.trace, "noise_scale": found.scale,
+        "noise_scale_low": found.low, "noise_scale_high": found.high,
+    }  # fmt: skip
 
 
 class Recorder:
@@ -184,7 +196,7 @@ def run_record(run: Any) -> dict[str, Any]:
             "examples": run.clock.examples, "epochs": run.clock.epochs, "seconds": run.clock.seconds,
         },
         "compile_seconds": run.compile_seconds, "set_aside": run.set_aside, "history": dict(run.history),
-        "repeats": repeats, "environment": environment(),
+        "repeats": repeats, "noise": None if run.noise is None else run.noise.as_dict(), "environment": environment(),
     })  # fmt: skip
 
 
@@ -240,14 +252,14 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
-            f"{file} cannot be read ({error.strerror}); give the folder of a finished run or comparison."
+            f"{file} cannot be read ({error.strerror}); give the folder of a finished run, comparison or advice."
         ) from None
     except UnicodeDecodeError:
-        raise DataError(f"{file} is not the record of a run or comparison.") from None
+        raise DataError(f"{file} is not the record of a run, a comparison or advice.") from None
     except ValueError as error:
         raise DataError(f"{file} is damaged ({error}); it cannot be shown.") from None
-    if not isinstance(record, dict) or record.get("kind") not in ("run", "comparison"):
-        raise DataError(f"{file} is not the record of a run or comparison.")
+    if not isinstance(record, dict) or record.get("kind") not in _NEEDED:
+        raise DataError(f"{file} is not the record of a run, a comparison or advice.")
     if record.get("format") != FORMAT:
         raise DataError(
             f"{file} has the format {record.get('format')}, and this version reads format {FORMAT}; "
@@ -297,6 +309,9 @@ def _row(folder: Path) -> dict[str, Any] | None:
 
 def _of_record(record: dict[str, Any]) -> dict[str, Any]:
     row = {"kind": record["kind"], "data": record["data"]["name"], "model": record["model"]}
+    if record["kind"] == "advice":
+        best = record.get("finish_first") or {}
+        return row | {"state": "finished", "every": best.get("every", "–")}
     if record["kind"] == "comparison":
         return row | {"state": "finished", "every": ", ".join(c["every"] for c in record["cadences"])}
     done = record["finished"]

@@ -15,8 +15,9 @@ from .data import Reading
 from .errors import DivergedError, MissingExtraError, SettingsError
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .models import theta
+from .noise import NoiseScale, NoiseSums
 from .predictor import Predictor, pieces
-from .record import Recorder, finish_run, norm_columns, run_record, save_params
+from .record import Recorder, finish_run, noise_columns, norm_columns, run_record, save_params
 from .train import INTERRUPTED, events_of
 
 _COLUMNS = ("updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean")
@@ -27,7 +28,8 @@ class History(dict):
 
     `updates`, `examples`, `epochs`, `wall_seconds` (compilation left out), `update_seconds` (evaluations left out too),
     `loss_mean` (of the batches since the row before), where watched `gradient_norm_mean` and `gradient_norm_sd` (of the
-    updates since then), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
+    updates since then), `gradient_squared`, `gradient_trace`, `noise_scale`, `noise_scale_low` and `noise_scale_high`
+    (of the updates since then, see `noise.NoiseScale`), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
     `held_out_accuracy` and so on; NaN where not.
     """
 
@@ -73,6 +75,7 @@ class Run:
         repeats: for repeated batches, columns of one entry a batch; else None.
         set_aside: how many examples dropped short batches left out.
         folder: where it is recorded, None for nowhere.
+        noise: the noise scale of all its updates with its interval, where watched, else None.
     """
 
     job: Job = field(repr=False)
@@ -86,6 +89,7 @@ class Run:
     repeats: dict[str, np.ndarray] | None = field(default=None, repr=False)
     set_aside: int = 0
     folder: Path | None = None
+    noise: NoiseScale | None = None
 
     @property
     def theta(self) -> Any:
@@ -187,6 +191,7 @@ def fit(
     evaluate: Any = "auto",
     block: int | None = None,
     watch_gradient: bool = False,
+    watch_noise: bool = False,
     class_weight: Any = None,
     label: Any = None,
     inputs: Any = None,
@@ -236,6 +241,8 @@ def fit(
             interval such as "2 epochs" or "100 updates".
         block: the most examples to compute at once; None for what fits into bounded memory.
         watch_gradient: also measure |∇L_B| of each update; `history` has mean and deviation, a row each.
+        watch_noise: also measure in each update how noisy its gradient is: `run.noise` is the noise scale, in examples,
+            with its interval, and `history` has it row by row; the run is the same, beyond rounding.
         class_weight: "balanced", so that rare classes count as much as frequent ones, or a weight for each class.
         label: of a table, the column or columns to predict; None for one called label, target, class or y.
         inputs: the columns to predict from; None for all the others.
@@ -296,6 +303,7 @@ def gather(job: Job, events: Iterable[Event], consumers: Iterable[Callable[[Even
     repeats: list[dict[str, Any]] = []
     compile_seconds, update_seconds, set_aside = 0.0, 0.0, 0
     end: Finished | Diverged | None = None
+    noise: NoiseSums | None = None
     for event in _told(iter(events), list(consumers)):
         if isinstance(event, Started):
             compile_seconds = event.compile_seconds
@@ -303,6 +311,8 @@ def gather(job: Job, events: Iterable[Event], consumers: Iterable[Callable[[Even
             update_seconds += event.update_seconds
             set_aside += event.set_aside
             rows.append({**_times(event.clock, update_seconds), "loss_mean": event.loss_mean, **norm_columns(event)})
+            rows[-1] |= noise_columns(event)
+            noise = event.noise if noise is None else noise + event.noise
             if event.repeats is not None:
                 repeats.append(dict(event.repeats))
         elif isinstance(event, Evaluated):
@@ -316,7 +326,7 @@ def gather(job: Job, events: Iterable[Event], consumers: Iterable[Callable[[Even
     diverged = isinstance(end, Diverged)
     return Run(
         job, end.state.params, _as_history(rows), end.clock, end.reason, None if diverged else end.reached, diverged,
-        compile_seconds, columns, set_aside,
+        compile_seconds, columns, set_aside, noise=None if noise is None else noise.scale(),
     )  # fmt: skip
 
 

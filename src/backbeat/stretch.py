@@ -9,7 +9,7 @@ A short batch takes the weighted form of the update, every full one the unweight
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from jax import Array, lax
 
 from .losses import Loss
 from .models import Model, RandomModel
+from .norms import Lengths
 from .optimizer import Optimizer
 from .plan import Stretch
 from .update import Seen, State, update, update_in_blocks
@@ -58,6 +59,7 @@ class Form:
         whole: every batch is the whole data set in the same order.
         scheduled: the learning rate changes from update to update.
         watch: the norm of every mean gradient is measured.
+        noise: what the noise of every batch's gradient is found from is measured.
     """
 
     batch_size: int
@@ -69,6 +71,7 @@ class Form:
     whole: bool = False
     scheduled: bool = False
     watch: bool = False
+    noise: bool = False
 
     @property
     def in_blocks(self) -> bool:
@@ -112,6 +115,7 @@ def form_for(
     whole: bool = False,
     scheduled: bool = False,
     watch: bool = False,
+    noise: bool = False,
     rows: int = _MAX_ROWS,
     block: int | None = None,
     input_floats: int | None = None,
@@ -127,6 +131,7 @@ def form_for(
         whole: see there.
         scheduled: see there.
         watch: see there.
+        noise: see there.
         rows: the most updates that a caller will ask for at once.
         block: the most examples to compute at once; None: as many as keep a block's numbers within 64 MiB.
         input_floats: numbers of one example's input (bounds the chunk).
@@ -142,7 +147,7 @@ def form_for(
     rows = 1 << (rows - 1).bit_length()
     fit = max(1, chunk_bytes // (4 * batch_size * (input_floats or example_floats)))
     chunk = 1 if whole else min(rows, 1 << (fit.bit_length() - 1))
-    return Form(batch_size, rows, chunk, math.ceil(batch_size / n_blocks), plain, short, whole, scheduled, watch)
+    return Form(batch_size, rows, chunk, math.ceil(batch_size / n_blocks), plain, short, whole, scheduled, watch, noise)
 
 
 def rows_for(
@@ -259,24 +264,25 @@ class _Work(NamedTuple):
         return inside.astype(jnp.float32) if weight is None else jnp.where(inside, weight, 0)
 
 
-def _measured(form: Form) -> tuple[bool, bool, bool]:
-    """Returns which columns of `Seen` are written update by update; the others are known beforehand."""
-    return True, not form.plain, form.watch
+def _measured(form: Form, seen: Sequence) -> list:
+    """Returns what is written update by update of what each saw, or of columns; the rest is known beforehand."""
+    loss, weight, norm, noise = seen
+    kept = zip((loss, weight, norm), (True, not form.plain, form.watch), strict=True)
+    return [column for column, is_measured in kept if is_measured] + list(noise if form.noise else ())
 
 
 def _write(form: Form, columns: tuple, u: Array, made: tuple[State, Seen]) -> tuple[State, tuple]:
     """Returns the new state, and the measured columns with the newest row written in."""
-    values = (value for value, measured in zip(made[1], _measured(form), strict=True) if measured)
+    values = _measured(form, made[1])
     return made[0], tuple(column.at[u].set(value) for column, value in zip(columns, values, strict=True))
 
 
 def _seen(form: Form, rows: Rows, columns: tuple) -> Seen:
     """Returns all columns: those measured, sizes where every example weighs 1, zeros where no norm is watched."""
-    written = iter(columns)
-    loss, weight, norm = (next(written) if measured else None for measured in _measured(form))
-    assert loss is not None, "the loss is always measured"
-    weight = rows.sizes.astype(jnp.float32) if weight is None else weight
-    return Seen(loss, weight, jnp.zeros(form.rows) if norm is None else norm)
+    loss, *others = columns
+    weight = rows.sizes.astype(jnp.float32) if form.plain else others.pop(0)
+    norm = others.pop(0) if form.watch else jnp.zeros(form.rows)
+    return Seen(loss, weight, norm, Lengths(*others) if form.noise else None)
 
 
 def run_stretch(
@@ -284,12 +290,19 @@ def run_stretch(
 ) -> tuple[State, Seen]:
     """Returns the state after a stretch and what each update saw, `[rows]`; pure, to be compiled or vectorised."""
     rule = (model, loss, optimizer)
-    work = _Work(form, partial(update, *rule, watch=form.watch), data, rows, rate, isinstance(model, RandomModel))
+    work = _Work(
+        form,
+        partial(update, *rule, watch=form.watch, noise=form.noise),
+        data,
+        rows,
+        rate,
+        isinstance(model, RandomModel),
+    )
     if form.in_blocks:
-        body = _blocked(work, partial(update_in_blocks, *rule, watch=form.watch))
+        body = _blocked(work, partial(update_in_blocks, *rule, watch=form.watch, noise=form.noise))
     else:
         body = _same(work) if form.whole else _segment(work)
-    columns = tuple(jnp.zeros(form.rows) for measured in _measured(form) if measured)
+    columns = tuple(jnp.zeros(form.rows) for _ in _measured(form, (0, 0, 0, (0, 0, 0))))
     state, columns = lax.fori_loop(0, rows.n_segments, body, (state, columns))
     return state, _seen(form, rows, columns)
 

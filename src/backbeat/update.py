@@ -11,6 +11,7 @@ from jax import Array, lax
 from .gradient import Parts, add_parts, block_parts, mean_of, no_parts
 from .losses import Loss
 from .models import Model, forward
+from .norms import Lengths, Squares, add_squares, lengths, no_squares, watched_parts
 from .optimizer import Optimizer, global_norm
 
 
@@ -27,11 +28,15 @@ class State(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What an update saw: its batch's sums *before* the update, and the norm of the mean gradient where watched."""
+    """What an update saw: its batch's sums *before* the update, and where watched the norm of the mean gradient.
+
+    `noise` is what the noise of that gradient is found from, None where it is not watched.
+    """
 
     loss: Array
     weight: Array
     gradient_norm: Array
+    noise: Lengths | None = None
 
 
 def start(model: Model, optimizer: Optimizer, key: Array) -> State:
@@ -40,12 +45,32 @@ def start(model: Model, optimizer: Optimizer, key: Array) -> State:
     return State(params, optimizer.init(params))
 
 
-def apply_parts(optimizer: Optimizer, state: State, parts: Parts, rate: Array, watch: bool) -> tuple[State, Seen]:
-    """Returns the state after the update that a batch's sums make, and what was seen."""
-    mean = mean_of(parts)
+def apply_parts(
+    optimizer: Optimizer,
+    state: State,
+    parts: Parts,
+    rate: Array,
+    watch: bool,
+    squares: Squares | None = None,
+    *,
+    divided: bool = False,
+) -> tuple[State, Seen]:
+    """Returns the state after the update that a batch's sums make, and what was seen.
+
+    Args:
+        optimizer: the rule.
+        state: before the update.
+        parts: the batch's sums; `divided`, the gradient among them is the mean already.
+        rate: γ.
+        watch: whether to measure the gradient's norm.
+        squares: what the noise is measured from, None where it is not.
+        divided: see `parts`.
+    """
+    mean = parts.gradient if divided else mean_of(parts)
     params, inner = optimizer.apply(mean, state.optimizer, state.params, rate)
     norm = global_norm(mean) if watch else jnp.zeros(())
-    return State(params, inner), Seen(parts.loss, parts.weight, norm)
+    noise = None if squares is None else lengths(parts, squares, mean)
+    return State(params, inner), Seen(parts.loss, parts.weight, norm, noise)
 
 
 def unweighted_parts(model: Model, loss: Loss, params: Any, x: Array, y: Array, keys: Array | None) -> Parts:
@@ -66,7 +91,16 @@ def unweighted_parts(model: Model, loss: Loss, params: Any, x: Array, y: Array, 
 
 
 def update(
-    model: Model, loss: Loss, optimizer: Optimizer, state: State, batch: tuple, rate: Array, *, plain: bool, watch: bool
+    model: Model,
+    loss: Loss,
+    optimizer: Optimizer,
+    state: State,
+    batch: tuple,
+    rate: Array,
+    *,
+    plain: bool,
+    watch: bool,
+    noise: bool = False,
 ) -> tuple[State, Seen]:
     """Returns the state after one update on a batch `(x, y, weight, keys)` and what was seen.
 
@@ -79,18 +113,30 @@ def update(
         rate: γ.
         plain: whether every example counts 1, so that the unweighted form can be taken.
         watch: whether to measure the gradient's norm.
+        noise: whether to measure the noise; the state that is returned is the same.
     """
     x, y, weight, keys = batch
-    if not plain:
-        return apply_parts(optimizer, state, block_parts(model, loss, state.params, x, y, weight, keys), rate, watch)
-    parts = unweighted_parts(model, loss, state.params, x, y, keys)
-    params, inner = optimizer.apply(parts.gradient, state.optimizer, state.params, rate)
-    norm = global_norm(parts.gradient) if watch else jnp.zeros(())
-    return State(params, inner), Seen(parts.loss, parts.weight, norm)
+    squares = None
+    if noise:
+        parts, squares = watched_parts(model, loss, state.params, x, y, weight, keys, mean=plain)
+    elif plain:
+        parts = unweighted_parts(model, loss, state.params, x, y, keys)
+    else:
+        parts = block_parts(model, loss, state.params, x, y, weight, keys)
+    return apply_parts(optimizer, state, parts, rate, watch, squares, divided=plain)
 
 
 def update_in_blocks(
-    model: Model, loss: Loss, optimizer: Optimizer, state: State, take: Any, n_blocks: int, rate: Array, *, watch: bool
+    model: Model,
+    loss: Loss,
+    optimizer: Optimizer,
+    state: State,
+    take: Any,
+    n_blocks: int,
+    rate: Array,
+    *,
+    watch: bool,
+    noise: bool = False,
 ) -> tuple[State, Seen]:
     """Returns the same as `update` for a batch that is fetched and computed block by block.
 
@@ -103,10 +149,16 @@ def update_in_blocks(
         n_blocks: how many blocks the batch has.
         rate: γ.
         watch: see there.
+        noise: see there.
     """
 
-    def add(number: Array, parts: Parts) -> Parts:
-        return add_parts(parts, block_parts(model, loss, state.params, *take(number)))
+    def add(number: Array, sums: tuple[Parts, Squares | None]) -> tuple[Parts, Squares | None]:
+        parts, squares = sums
+        if squares is None:
+            return add_parts(parts, block_parts(model, loss, state.params, *take(number))), None
+        more, more_squares = watched_parts(model, loss, state.params, *take(number))
+        return add_parts(parts, more), add_squares(squares, more_squares)
 
-    parts = lax.fori_loop(0, n_blocks, add, no_parts(state.params))
-    return apply_parts(optimizer, state, parts, rate, watch)
+    nothing = (no_parts(state.params), no_squares() if noise else None)
+    parts, squares = lax.fori_loop(0, n_blocks, add, nothing)
+    return apply_parts(optimizer, state, parts, rate, watch, squares)

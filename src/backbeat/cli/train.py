@@ -91,6 +91,9 @@ def train(
     watch_gradient: Annotated[
         bool, Parameter(negative="", help="Measure the norm of every update's mean gradient.")
     ] = False,
+    watch_noise: Annotated[
+        bool, Parameter(negative="", help="Measure how noisy each update's gradient is, and say the noise scale.")
+    ] = False,
     run: RunName = None,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
     json: AsJson = False,
@@ -111,6 +114,7 @@ def train(
         "duration": duration, "target": score, "patience": patience, "order": order, "short_batch": short_batch,
         "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
         "clip": clip, "evaluate": evaluate, "block": block, "watch_gradient": watch_gradient,
+        "watch_noise": watch_noise,
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
@@ -194,6 +198,8 @@ def show(done: Run) -> None:
             tell(f"{words}{when_measured(done, f'{part}_loss_mean')}: {', '.join(each)}")
     if done.repeats is not None:
         show_repeats(done)
+    if done.noise is not None:
+        tell(str(done.noise))
     tell(str(done.folder), label="recorded in", whole=True)
 
 

@@ -1,9 +1,9 @@
-"""A comparison's folder while it is measured: settings, environment, and one JSON line for each thing found out.
+"""The folder of a comparison or of advice while it is measured: settings, environment, one line for each finding.
 
-settings.toml        what was asked for; `backbeat compare --settings FOLDER` repeats the comparison
+settings.toml        what was asked for; `backbeat compare --settings FOLDER`, or `advise`, repeats it
 environment.json     versions, machine, device
-events.jsonl         started; for each cadence timed, tuned, measured; finished; each written when it is known
-record.json          the whole comparison as a report shows it
+events.jsonl         started; what was timed, tuned, measured; finished; each line written when it is known
+record.json          the whole of it as a report shows it
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ def no_note(event: str, **known: Any) -> None:
 
 
 @contextmanager
-def journal(run: str | Path | None, job: Job, settings: Mapping[str, Any]) -> Iterator[tuple[Path | None, Note]]:
+def journal(
+    run: str | Path | None, job: Job, settings: Mapping[str, Any], kind: str = "comparison"
+) -> Iterator[tuple[Path | None, Note]]:
     """Gives the folder to record in and what writes its events; takes the folder away if nothing came of it.
 
     Args:
         run: where; must not hold anything yet. None: nothing is recorded.
         job: of the first cadence and seed.
         settings: what was asked for, as text, numbers and booleans.
+        kind: what is recorded: a "comparison" or "advice".
 
     Raises:
         SettingsError: the folder holds something or cannot be written.
@@ -54,7 +57,7 @@ def journal(run: str | Path | None, job: Job, settings: Mapping[str, Any]) -> It
                 file.flush()
 
             started = datetime.now(UTC).isoformat(timespec="seconds")
-            note("started", kind="comparison", time=started, **recorded_columns(job), settings=settings)
+            note("started", kind=kind, time=started, **recorded_columns(job), settings=settings)
             yield folder, note
     except BaseException:
         shutil.rmtree(folder)

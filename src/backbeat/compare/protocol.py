@@ -29,7 +29,13 @@ from .result import CadenceResult, Comparison, MeasuredRun, Reached, at_equal
 from .sweep import Apart, sweep
 from .tune import Tuning, evaluation_points, growth_for, tune, tuning_score
 
-_NOT_ASKED = ("duration", "evaluate", "learning_rate", "watch_gradient")  # a comparison decides these itself
+_NOT_ASKED = (
+    "duration",
+    "evaluate",
+    "learning_rate",
+    "watch_gradient",
+    "watch_noise",
+)  # a comparison decides these itself
 # (when a stage is to end, the least that it gets in any case), as shares of the budget: what compiling, timing and
 # wider grids took more, a later stage has less, down to its least
 _TUNING, _MEASURING = (0.6, 0.1), (0.95, 0.2)

@@ -57,16 +57,32 @@ class DenseNetwork:
 
     def apply(self, params: dict[str, dict[str, Array]], x: Array) -> Array:
         """Returns predictions `[batch, outputs]`; an example of any shape is flattened."""
-        x = x.reshape(x.shape[0], -1)
+        return self.apply_tapped(params, x, None)[0]
+
+    def apply_tapped(
+        self, params: dict[str, dict[str, Array]], x: Array, taps: list[Array] | None
+    ) -> tuple[Array, list[Array]]:
+        """Returns the predictions, and what each layer was given, `[batch, inputs]`.
+
+        Args:
+            params: θ.
+            x: `[batch, ...]`.
+            taps: what is added to each layer's x W + b, `[batch, outputs]`; of zeros, the gradient by them is that by
+                x W + b itself, example by example. None for nothing.
+        """
+        x, given = x.reshape(x.shape[0], -1), []
         last = len(self.sizes) - 2
         for layer in range(last + 1):
             dense = params[f"dense_{layer}"]
+            given.append(x)
             x = x @ dense["weight"]
             if self.bias:
                 x = x + dense["bias"]
+            if taps is not None:
+                x = x + taps[layer]
             if layer < last:
                 x = ACTIVATIONS[self.activation](x)
-        return x
+        return x, given
 
     def __str__(self) -> str:
         return "-".join(map(str, self.sizes))
