@@ -33,6 +33,7 @@ _HOMES = {
     "fit": "run",
     "load_run": "saved",
     "compare": "compare",
+    "advise": "advise",
     "BackbeatClassifier": "estimator",
     "BackbeatRegressor": "estimator",
     "BackbeatError": "errors",
@@ -40,6 +41,7 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 if TYPE_CHECKING:
+    from .advise import advise as advise
     from .cadence import every as every
     from .compare import compare as compare
     from .errors import BackbeatError as BackbeatError
