@@ -147,12 +147,18 @@ def place_of(error: BaseException, folder: Path | None = None) -> str:
         name = frame.f_code.co_filename
         if folder is not None and not Path(name).resolve().is_relative_to(folder):
             continue
-        if folder is not None or _is_theirs(name):
+        if folder is not None or is_theirs(name):
             return f"{Path(name).name}, line {line}"
     return ""
 
 
-def _is_theirs(filename: str) -> bool:
+def is_theirs(filename: str) -> bool:
+    """Returns whether a file is the user's own: no library's, and none of ours.
+
+    Example:
+        >>> is_theirs("net.py"), is_theirs(traceback.__file__)
+        (True, False)
+    """
     if filename.startswith("<"):
         return filename.startswith(("<stdin>", "<ipython", "<string>"))
     return not any(Path(filename).resolve().is_relative_to(folder) for folder in _NOT_THEIRS)
