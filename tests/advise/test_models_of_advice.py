@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ MODELS = [TimeModel(100, 64, 1e-5, 1e-6), TimeModel(7, 3000, 1e-3, 1e-7), TimeMo
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_least_time_is_at_the_root_of_b_crit_alpha_over_beta(model):
-    found = minimize_scalar(lambda log_m: model.seconds(math.exp(log_m)), bounds=(-5, 15), method="bounded",
+    found: Any = minimize_scalar(lambda log_m: model.seconds(math.exp(log_m)), bounds=(-5, 15), method="bounded",
                             options={"xatol": 1e-9})  # fmt: skip
     # the minimum is flat: its place is found to about the root of the accuracy of its value
     assert math.exp(found.x) == pytest.approx(model.b_time, rel=1e-4)

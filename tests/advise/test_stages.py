@@ -10,7 +10,7 @@ import backbeat as bb
 from backbeat.advise import capacity as capacity_module
 from backbeat.advise.answer import about_wish, next_measurement, not_measured
 from backbeat.advise.capacity import Capacity, free_bytes, largest_batch
-from backbeat.advise.confirm import Confirmed, alone_for, confirm
+from backbeat.advise.confirm import Confirmation, Confirmed, alone_for, in_rounds
 from backbeat.advise.hardware import HardwareCurve
 from backbeat.advise.noise_run import noise_along
 from backbeat.advise.replan import elsewhere
@@ -108,7 +108,8 @@ def test_with_little_memory_a_smaller_block_is_found_from_the_compilers_plan(mon
     assert all_of_it.block == 4096
     assert not all_of_it.confirmed
     assert all_of_it.needed is not None
-    monkeypatch.setattr(capacity_module, "free_bytes", lambda: all_of_it.needed // 2)
+    half = all_of_it.needed // 2
+    monkeypatch.setattr(capacity_module, "free_bytes", lambda: half)
     found = largest_batch(job, job.device_data(), seconds=60)
     assert found.block is not None
     assert 128 < found.block < 2048
@@ -249,24 +250,76 @@ def test_one_more_run_falls_into_its_interval_about_as_often_as_it_says():
     assert 268 <= held <= 296
 
 
-def test_real_runs_confirm_a_prediction_or_contradict_it(data):
-    jobs = jobs_for(data)
-    right = confirm(jobs[:3], jobs[0].device_data(), 0.5, Interval(20, 15, 30), Interval(1e-3, 5e-4, 2e-3), 30.0)
-    assert right.reached
-    assert len(right.updates) == len(right.seconds) == 3
-    again = confirm(jobs[:3], jobs[0].device_data(), 0.5, Interval(right.median_updates, 1, 99),
-                    Interval(right.median_seconds, 0, 1), 30.0)  # fmt: skip
-    assert again.updates == right.updates
-    wrong = replace(again, predicted_updates=Interval(right.median_updates * 1.4, 1, 99))
-    assert not wrong.agrees
-    never = Confirmed(8, "8", 0.1, Interval(1, 1, 1), Interval(1, 1, 1), (5, None), (0.1, None))
+def searched(data, **settings):
+    jobs = jobs_for(data, 9, **settings)
+    search = Search(jobs, jobs[0].device_data(), lambda m: 1e-5 + 1e-6 * m, lambda *a, **k: None, lambda *a: None)
+    search.first_rung(lambda: 30.0)
+    search.second_rung(lambda: 30.0)
+    return search
+
+
+def test_real_runs_decide_between_the_setting_and_its_neighbours(data):
+    search = searched(data)
+    predicted = search.quickest
+    notes = []
+    confirmation = Confirmation(
+        search, jobs_for(data, 1)[0].device_data(), seconds,
+        slice(6, 9), lambda event, **known: notes.append(known["batch_size"]),
+    )  # fmt: skip
+    wishes = confirmation.carry_out(lambda: 20.0)
+    best = wishes["finish_first"].batch_size
+    assert predicted in confirmation.confirmed
+    assert {best, *(m for m in search.beside(best) if m in search.sizes)} <= set(confirmation.confirmed)
+    assert sorted(notes) == sorted(confirmation.confirmed)
+    one = confirmation.confirmed[best]
+    assert one.reached
+    assert len(one.updates) == len(one.seconds) == 3
+    pooled = next(size for size in confirmation.sizes if size.batch_size == best)
+    assert pooled.updates == (*search.sizes[best].updates, *one.updates)
+    assert wishes["finish_first"].updates.value == np.median(pooled.seen)
+    seen = {m: found.median_seconds / found.median_updates for m, found in confirmation.confirmed.items()}
+    assert confirmation.seconds(best).value == pytest.approx(seen[best], rel=0.5), "seconds are those of the real runs"
+    quickest = min(confirmation.confirmed, key=lambda m: confirmation.seconds(m).value * next(
+        size.median for size in confirmation.sizes if size.batch_size == m))  # fmt: skip
+    assert best == quickest
+
+
+def test_a_setting_whose_real_runs_fall_short_is_not_recommended(data):
+    search = searched(data)
+    best = search.quickest
+    assert best is not None
+    real = search.sizes[best]
+    search.sizes[best] = replace(real, learning_rate=1e-6, updates=(3, 3, 3))  # a search that was wrong
+    confirmation = Confirmation(
+        search,
+        jobs_for(data, 1)[0].device_data(),
+        lambda m: Interval(1e-5, 1e-5, 1e-5),
+        slice(6, 9),
+        lambda *a, **k: None,
+    )
+    wishes = confirmation.carry_out(lambda: 2.0)
+    assert not confirmation.confirmed[best].reached
+    assert wishes["finish_first"].batch_size != best
+
+
+def test_a_prediction_agrees_within_its_factors():
+    right = Confirmed(8, "8", 0.1, Interval(100, 1, 999), Interval(1.0, 0, 9), (125, 110, 80), (1.4, 1.2, 0.9))
+    assert right.agrees
+    assert not replace(right, predicted_updates=Interval(150, 1, 999)).agrees
+    assert not replace(right, predicted_seconds=Interval(2.0, 1, 9)).agrees
+    never = replace(right, updates=(5, None), seconds=(0.1, None))
     assert never.median_updates == math.inf
     assert not never.agrees
-    run = alone_for(of_batch_size(jobs[0], 8), jobs[0].device_data(), 0.5, 50)
-    assert 0 < run < 5
+
+
+def test_runs_are_timed_in_rounds_and_one_that_diverges_never_ends(data):
     x, _ = data
-    diverges = jobs_for((x, x @ np.arange(5.0).astype(np.float32)), 1)[0]
-    assert alone_for(diverges, diverges.device_data(), 100.0, 500) == math.inf
+    job = jobs_for(data, 1, learning_rate=0.3)[0]
+    seen = in_rounds([(of_batch_size(job, 8), 20), (of_batch_size(job, 120), 5)], job.device_data(), 0.0)
+    assert seen.shape == (2, 2)
+    assert ((seen > 0) & (seen < 5)).all()
+    diverges = jobs_for((x, x @ np.arange(5.0).astype(np.float32)), 1, learning_rate=100.0)[0]
+    assert alone_for(diverges, 500, diverges.device_data()) == math.inf
 
 
 def test_the_next_measurement_is_named_where_something_is_unsure():

@@ -1,7 +1,8 @@
 """Predicted against seen: real runs of a recommended setting and its neighbours, on seeds that nothing was tuned on.
 
 First the update at which each seed meets the target; then each run again, undisturbed by evaluations, for the seconds
-that so many updates take. So the seconds are those of updates alone, as in the prediction.
+that so many updates take: all runs of all settings in turn, several times, so that a slow moment hits all alike. So the
+seconds are those of updates alone, as in the prediction.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from ..compare.critical import Interval
 from ..compare.tune import tune
 from ..config import Job
 from ..stretch import Data
+from .search import Search, Sized
+from .wishes import Wish, one_run, times, wishes_of
 
+_LEAST_ROUNDS, _MOST_ROUNDS = 2, 7
+_LEAST_TIMES = 2.0  # a run has at least so many times the updates that it should need
 UPDATES_FACTOR, SECONDS_FACTOR = 1.3, 1.5  # seen within these of predicted counts as agreeing
 
 
@@ -87,62 +92,149 @@ def within(seen: float, predicted: float, factor: float) -> bool:
     return predicted / factor <= seen <= predicted * factor
 
 
-def confirm(
-    jobs: Sequence[Job],
-    data: Data,
-    rate: float,
-    updates: Interval,
-    seconds: Interval,
-    allowed: float,
-    progress: Callable[[float], None] = lambda share: None,
-) -> Confirmed:
-    """Returns what runs of one setting took, beside what was predicted.
+class Confirmation:
+    """Runs the setting that should finish first and its neighbours for real, until the quickest one has been run so.
+
+    What is seen counts: its updates join those of the search, and its seconds take the place of those of the curve.
+
+    Attributes:
+        confirmed: batch size -> what was predicted and seen.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        data: Data,
+        seconds: Callable[[int], Interval],
+        seeds: slice,
+        note: Callable[..., None],
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> None:
+        """Makes one in which nothing has been run yet.
+
+        Args:
+            search: the sizes measured.
+            data: on the device.
+            seconds: batch size -> seconds per update as timed, with the range of the rounds.
+            seeds: which of the search's jobs are run, none that anything was tuned on.
+            note: takes down what is found.
+            progress: is told the share that is done.
+        """
+        self.search, self.data, self.timed, self.seeds = search, data, seconds, seeds
+        self.note, self.progress = note, progress
+        self.confirmed: dict[int, Confirmed] = {}
+        self._per_update: dict[int, Interval] = {}
+
+    def seconds(self, m: int) -> Interval:
+        """Returns the seconds of an update, as seen in real runs where there were some, else as timed."""
+        return self._per_update.get(m) or self.timed(m)
+
+    @property
+    def sizes(self) -> list[Sized]:
+        """What is known of each size, real runs included."""
+        return [self._with_runs(size) for _, size in sorted(self.search.sizes.items())]
+
+    def wishes(self) -> dict[str, Wish]:
+        """Returns what serves each wish, by what is known so far."""
+        job = self.search.jobs[0]
+        return wishes_of(self.sizes, self.seconds, job.n_train, job.settings.short_batch)
+
+    def carry_out(self, left: Callable[[], float]) -> dict[str, Wish]:
+        """Returns the wishes after real runs.
+
+        Args:
+            left: gives the seconds that are left for them.
+        """
+        wishes = self.wishes()
+        while wishes:
+            best = wishes["finish_first"].batch_size
+            near = [m for m in self.search.beside(best) if m in self.search.sizes and self.search.sizes[m].reached]
+            todo = [m for m in (best, *near) if m not in self.confirmed]
+            if not todo or (self.confirmed and left() <= 0):
+                break
+            for number, m in enumerate(todo):
+                self._run(m, left() / (2 * (len(todo) - number)))
+                self.progress((number + 1) / (len(todo) + 1))
+            self._time(left())
+            for m in todo:
+                self.note("confirmed", **self.confirmed[m].record())
+            wishes = self.wishes()
+        return wishes
+
+    def _with_runs(self, size: Sized) -> Sized:
+        found = self.confirmed.get(size.batch_size)
+        return size if found is None else replace(size, updates=(*size.updates, *found.updates))
+
+    def _run(self, m: int, seconds: float) -> None:
+        """Finds out at which update runs of a size meet the target."""
+        size, t, jobs = self.search.sizes[m], self.seconds(m), self.search.of_size(m, self.seeds)
+        updates = one_run(size, list(self.search.sizes.values()))
+        least = _LEAST_TIMES * updates.high * t.value * len(jobs)  # so that one that falls short does so by itself
+        found = tune(
+            jobs, self.data, [size.learning_rate], target=jobs[0].stopping.target, seconds=max(seconds, least),
+            seconds_alone=t.value, widen=False,
+        )  # fmt: skip
+        seen = found.best.updates_to_target
+        self.confirmed[m] = Confirmed(
+            m, str(jobs[0].plan.cadence), size.learning_rate, updates, times(updates, t.value, t.low, t.high), seen,
+            (None,) * len(seen),
+        )  # fmt: skip
+
+    def _time(self, seconds: float) -> None:
+        """Times all runs that met the target, of all sizes in turn, undisturbed by evaluations."""
+        runs = [
+            (one.batch_size, k, replace(job, learning_rate=one.learning_rate) if job.optimizer.tunable else job, n)
+            for one in self.confirmed.values()
+            for k, (job, n) in enumerate(zip(self.search.of_size(one.batch_size, self.seeds), one.updates, strict=True))
+            if n is not None
+        ]
+        if not runs:
+            return
+        seen = in_rounds([(job, n) for *_, job, n in runs], self.data, seconds)
+        for m, one in self.confirmed.items():
+            of_size = [place for place, run in enumerate(runs) if run[0] == m]
+            taken: list[float | None] = [None] * len(one.updates)
+            for place in of_size:
+                taken[runs[place][1]] = float(np.median(seen[place]))
+            self.confirmed[m] = replace(one, seconds=tuple(taken))
+            if of_size and np.isfinite(seen[of_size]).all():
+                each = seen[of_size].sum(axis=0) / sum(runs[place][3] for place in of_size)
+                self._per_update[m] = Interval(float(np.median(each)), float(each.min()), float(each.max()))
+
+
+def in_rounds(runs: Sequence[tuple[Job, int]], data: Data, seconds: float) -> np.ndarray:
+    """Returns the seconds of each run's first updates, `[runs, rounds]`, without evaluation and compilation.
+
+    The runs are made in turn, round after round, every second round backwards; infinite where one diverges.
 
     Args:
-        jobs: one for each seed, of the setting's cadence, with the target.
+        runs: jobs, with how many updates to make.
         data: on the device.
-        rate: γ.
-        updates: predicted.
-        seconds: predicted.
-        allowed: how many seconds it may take.
-        progress: is told the share that is done.
+        seconds: how long it may take; two rounds are made in any case, seven at most.
     """
-    job = jobs[0]
-    m, alone = job.plan.cadence.batch_sizes(job.n_train)[0], seconds.value / updates.value
-    end = time.perf_counter() + allowed
-    found = tune(
-        jobs, data, [rate], target=job.stopping.target, seconds=0.6 * allowed, seconds_alone=alone, widen=False,
-        progress=progress,
-    )  # fmt: skip
-    seen = found.best.updates_to_target
-    taken: list[float | None] = []
-    for of_seed, n in zip(jobs, seen, strict=True):
-        late = bool(taken) and time.perf_counter() > end
-        taken.append(None if n is None else alone_for(of_seed, data, rate, n) if not late else None)
-    kept = [k for k, (n, s) in enumerate(zip(seen, taken, strict=True)) if n is None or s is not None]
-    return Confirmed(
-        m, str(job.plan.cadence), rate, updates, seconds, tuple(seen[k] for k in kept), tuple(taken[k] for k in kept)
-    )
+    end, made = time.perf_counter() + seconds, np.zeros((len(runs), _MOST_ROUNDS))
+    for turn in range(_MOST_ROUNDS):
+        began = time.perf_counter()
+        for place in range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs))):
+            made[place, turn] = alone_for(*runs[place], data)
+        if turn + 1 >= _LEAST_ROUNDS and 2 * time.perf_counter() - began > end:
+            return made[:, : turn + 1]
+    return made
 
 
-def alone_for(job: Job, data: Data, rate: float, n: int) -> float:
-    """Returns the seconds of a run's first `n` updates, without evaluation and compilation; the better of two times.
+def alone_for(job: Job, n: int, data: Data) -> float:
+    """Returns the seconds of a run's first `n` updates, without evaluation and compilation; infinite if it diverges.
 
     Args:
         job: what is trained.
-        data: on the device.
-        rate: γ.
         n: how many updates.
+        data: on the device.
     """
-    best = math.inf
-    for _ in range(2):
-        engine = Engine(replace(job, learning_rate=rate) if job.optimizer.tunable else job, data)
-        engine.compile()
-        limit = [Duration(float(n), "updates")]
-        try:
-            while engine.clock.updates < n:
-                engine.advance(limit)
-        except NotFinite:  # it went on to the target before, by another form of the program
-            return math.inf
-        best = min(best, engine.update_seconds)
-    return best
+    engine = Engine(job, data)
+    engine.compile()
+    try:
+        while engine.clock.updates < n:
+            engine.advance([Duration(float(n), "updates")])
+    except NotFinite:  # it went on to the target before, by another form of the program
+        return math.inf
+    return engine.update_seconds

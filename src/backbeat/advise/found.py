@@ -16,9 +16,10 @@ from .answer import about_confirmed, about_critical, about_wish, next_measuremen
 from .capacity import Capacity
 from .confirm import Confirmed
 from .hardware import HardwareCurve
+from .laws import RateLaw
 from .noise_run import NoiseAlong
 from .replan import Elsewhere
-from .search import SEEDS, Budget, Search, Sized
+from .search import SEEDS, Budget, Sized
 from .time_model import TimeModel
 from .wishes import Wish
 
@@ -31,7 +32,8 @@ class Found:
         job: of the first seed, with the target.
         budget: the time given and spent.
         curve: seconds per update over the batch size.
-        search: the batch sizes that were measured, and the law of their rates.
+        sizes: batch size -> what it took, real runs included.
+        law: how the tuned rates depend on the batch size; None where they are not tuned.
         wishes: by name; empty where no size met the target.
         confirmed: real runs.
         noise: the noise scale along a run; None where it was not measured.
@@ -44,7 +46,8 @@ class Found:
     job: Job
     budget: Budget
     curve: HardwareCurve
-    search: Search
+    sizes: Mapping[int, Sized]
+    law: RateLaw | None
     wishes: Mapping[str, Wish]
     confirmed: tuple[Confirmed, ...]
     noise: NoiseAlong | None
@@ -62,11 +65,11 @@ class Found:
 
     def record(self) -> dict[str, Any]:
         """Returns all of it as plain numbers and text, which a report shows."""
-        job, curve, search, n = self.job, self.curve, self.search, self.job.n_train
+        job, curve, n = self.job, self.curve, self.job.n_train
         parameters = n_parameters(job.initial_state().params)
-        there = None if self.plan_for is None else self.plan_for.record(self.fit, search.sizes, curve, n, parameters)
+        there = None if self.plan_for is None else self.plan_for.record(self.fit, self.sizes, curve, n, parameters)
         shown = {name: wish.record() for name, wish in self.wishes.items()}
-        law, doubts = search.law, not_measured(search.sizes, n)
+        law, doubts = self.law, not_measured(self.sizes, n)
         return plain({
             "kind": "advice", "format": FORMAT, "backbeat": environment()["backbeat"],
             "created": datetime.now(UTC).isoformat(timespec="seconds"), **recorded_columns(job),
@@ -74,12 +77,12 @@ class Found:
             "within_seconds": self.budget.seconds, "took_seconds": self.budget.spent,
             "tunable": job.optimizer.tunable, "kept": _kept(job), "answer": self._answer(there),
             "notes": [*self.notes, *doubts, *curve.sentences, *self.capacity.sentences],
-            "next": next_measurement(self.wishes, self.fit, self.confirmed, search.sizes),
+            "next": next_measurement(self.wishes, self.fit, self.confirmed, self.sizes),
             **{name: shown.get(name) for name in ("finish_first", "fewest_examples", "fewest_updates")},
             "critical_batch": _critical_record(self.fit),
             "noise_scale": None if self.noise is None else self.noise.record(), "hardware": curve.record(),
-            "sizes": [_size_record(size, curve, n) for _, size in sorted(search.sizes.items())],
-            "rate_law": None if law is None else law.record(search.sizes),
+            "sizes": [_size_record(size, curve, n) for _, size in sorted(self.sizes.items())],
+            "rate_law": None if law is None else law.record(self.sizes),
             "time_model": self._time_model(), "confirmed": [one.record() for one in self.confirmed],
             "capacity": self.capacity.record(), "what_if": there, "environment": environment(),
         })  # fmt: skip
@@ -103,7 +106,7 @@ class Found:
         if self.fit is None or not self.fit.known:
             return None
         model = TimeModel(self.fit.s_min, self.fit.b_crit, self.curve.alpha.value, self.curve.beta.value)
-        return model.record(list(self.search.sizes))
+        return model.record(list(self.sizes))
 
 
 def _kept(job: Job) -> dict[str, Any]:

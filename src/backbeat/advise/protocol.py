@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..losses import loss_for
 from ..stretch import Data
 from ..task import recognised_loss
 from .capacity import largest_batch
-from .confirm import Confirmed, confirm
+from .confirm import Confirmation
 from .found import Found
 from .hardware import HardwareCurve
 from .knees import with_neighbours
@@ -31,7 +31,7 @@ from .result import Advice
 from .search import SEEDS, Budget, Search, Sized
 from .target import measured_target, with_target
 from .timing import extend, measure_hardware, of_batch_size
-from .wishes import LEVEL, Wish, one_run, times, wishes_of
+from .wishes import Wish
 
 _LEAST_SECONDS = 5.0
 _GRAIN_SECONDS = 2.0  # what timing a size beside its neighbours takes at least
@@ -190,18 +190,18 @@ class _Work:
         )  # fmt: skip
         search.first_rung(lambda: self.budget.left(_SEARCH, 0.1))
         search.second_rung(lambda: self.budget.left(_REFINING))
-        seconds = _with_range(curve)
-        sizes = list(search.sizes.values())
-        wishes = wishes_of(sizes, seconds, self.n_train, self.jobs[0].settings.short_batch)
-        confirmed: list[Confirmed] = []
+        confirmation = Confirmation(
+            search, self.data, _with_range(curve), slice(2 * SEEDS, 3 * SEEDS), self.note, self.told("confirming")
+        )
+        wishes = confirmation.carry_out(lambda: self.budget.left(_CONFIRMING, 0.05))
         noise: NoiseAlong | None = None
         if wishes:
-            confirmed = self.confirm(search, wishes["finish_first"], seconds)
-            wishes = _reconsidered(wishes, confirmed, search, seconds, self)
             noise = self.noise(wishes["finish_first"])
-            curve = self.grain(curve, [wishes["finish_first"].batch_size, *(one.batch_size for one in confirmed)])
+            curve = self.grain(curve, [wishes["finish_first"].batch_size, *confirmation.confirmed])
+        sizes = {size.batch_size: size for size in confirmation.sizes}
         found = Found(
-            self.jobs[0], self.budget, curve, search, wishes, tuple(confirmed), noise, fit_of(search.sizes),
+            self.jobs[0], self.budget, curve, sizes, search.law, wishes, tuple(confirmation.confirmed.values()), noise,
+            fit_of(confirmation.sizes),
             largest_batch(self.jobs[0], self.data, seconds=self.budget.left(1.0, 0.05)), plan_for, tuple(self.notes),
         )  # fmt: skip
         return Advice(found.record(), wishes, found.confirmed)
@@ -230,22 +230,6 @@ class _Work:
         )
         self.note("target", target=str(found))
 
-    def confirm(self, search: Search, best: Wish, seconds: Callable[[int], Interval]) -> list[Confirmed]:
-        """Returns what real runs took, of the setting that should finish first and of its neighbours."""
-        near = [m for m in search.beside(best.batch_size) if m in search.sizes and search.sizes[m].reached]
-        result = []
-        for number, m in enumerate([best.batch_size, *near]):
-            size, t = search.sizes[m], seconds(m)
-            updates = one_run(size, list(search.sizes.values()))
-            done = confirm(
-                search.of_size(m, slice(2 * SEEDS, 3 * SEEDS)), self.data, size.learning_rate, updates,
-                times(updates, t.value, t.low, t.high), self.budget.left(_CONFIRMING, 0.1) / (1 + len(near) - number),
-                lambda share, number=number: self.told("confirming")((number + share) / (1 + len(near))),
-            )  # fmt: skip
-            self.note("confirmed", **done.record())
-            result.append(done)
-        return result
-
     def noise(self, best: Wish) -> NoiseAlong:
         """Returns the noise scale along a run of the setting that finishes first."""
         job = of_batch_size(replace(self.jobs[0], learning_rate=best.learning_rate), best.batch_size)
@@ -262,10 +246,11 @@ class _Work:
         return curve
 
 
-def fit_of(sizes: Mapping[int, Sized]) -> CriticalFit | None:
+def fit_of(sizes: Sequence[Sized]) -> CriticalFit | None:
     """Returns the fit of the updates over the batch size; sizes whose rate lies on the edge are rejected."""
-    edge = {m: "its best rate lies on the edge of those tried" for m, s in sizes.items() if s.on_edge and s.reached}
-    return fit_critical({m: s.seen for m, s in sizes.items() if s.reached}, rejected=edge)
+    reached = [size for size in sizes if size.reached]
+    edge = {size.batch_size: "its best rate lies on the edge of those tried" for size in reached if size.on_edge}
+    return fit_critical({size.batch_size: size.seen for size in reached}, rejected=edge)
 
 
 def _with_range(curve: HardwareCurve) -> Callable[[int], Interval]:
@@ -278,25 +263,3 @@ def _with_range(curve: HardwareCurve) -> Callable[[int], Interval]:
         return Interval(value, value * near.low / near.median, value * near.high / near.median)
 
     return seconds
-
-
-def _reconsidered(
-    wishes: dict[str, Wish], confirmed: list[Confirmed], search: Search, seconds: Callable[[int], Interval], work: _Work
-) -> dict[str, Wish]:
-    """Returns the wishes, the first with the neighbour that real runs showed to be clearly quicker, where one was."""
-    seen = {one.batch_size: one.median_seconds for one in confirmed if one.reached}
-    best = wishes["finish_first"]
-    quickest = min(seen, key=lambda m: seen[m], default=best.batch_size)
-    if quickest == best.batch_size or seen[quickest] > 0.9 * seen.get(best.batch_size, math.inf):
-        return wishes
-    work.notes.append(
-        f"The search pointed to {best.batch_size} examples an update; real runs were quicker with {quickest}, so that "
-        "is what is recommended."
-    )
-    size, t, job = search.sizes[quickest], seconds(quickest), work.jobs[0]
-    only = wishes_of([size], seconds, job.n_train, job.settings.short_batch)["finish_first"]
-    updates = one_run(size, [s for s in search.sizes.values() if s.reached])
-    level = tuple(m for m in seen if m != quickest and seen[m] <= LEVEL * seen[quickest])
-    return wishes | {
-        "finish_first": replace(only, updates=updates, seconds=times(updates, t.value, t.low, t.high), level=level)
-    }
