@@ -45,6 +45,7 @@ LAYERS = (
     (
         "evaluate",
         "advance",
+        "rate_range",
         "train",
         "predictor",
         "run",

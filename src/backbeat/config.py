@@ -27,6 +27,7 @@ from .task import outputs_for, recognised_loss, scores_of
 from .trial import check_apart, tried
 from .update import State
 
+AUTO = "auto"  # of a learning rate: a range test finds it
 _GREATEST_SEED = 2**32
 
 
@@ -91,7 +92,7 @@ class Job:
         model: f_θ, with its shapes known.
         loss: ℓ.
         optimizer: the update rule.
-        learning_rate: γ, before any schedule.
+        learning_rate: γ, before any schedule; NaN where a range test has still to find it (`rate_asked`).
         schedule: the factor on γ along the run.
         plan: which examples each update uses.
         stopping: when the run is over.
@@ -100,6 +101,7 @@ class Job:
         plain: every example counts exactly 1.
         example_floats: numbers that are kept of one example on its way through the network (bounds the block).
         params: the user's own initial parameters, None for random ones.
+        rate_range: what a range test found, where there was one.
     """
 
     settings: Settings
@@ -118,11 +120,17 @@ class Job:
     plain: bool
     example_floats: int
     params: Any = None
+    rate_range: Any = None
 
     @property
     def n_train(self) -> int:
         """|D|, the number of examples trained on."""
         return len(self.split.train)
+
+    @property
+    def rate_asked(self) -> bool:
+        """Whether a range test has still to find the learning rate."""
+        return math.isnan(self.learning_rate)
 
     @property
     def scored_part(self) -> str:
@@ -232,7 +240,15 @@ def _learning_rate(settings: Settings, durations: Durations, loss: Loss) -> tupl
         if settings.schedule is not None:
             raise SettingsError("learning_rate is a function and schedule is given too; give one of them.")
         return schedule_for(rate, settings.warm_up, durations), 1.0
-    return schedule_for(settings.schedule, settings.warm_up, durations), checked_rate(rate)
+    schedule = schedule_for(settings.schedule, settings.warm_up, durations)
+    if asks_rate(rate):
+        if schedule.function is not None:
+            raise SettingsError(
+                'learning_rate="auto" finds the highest rate of a schedule, which a function does not say; give a '
+                'learning rate, or a schedule by name such as "cosine".'
+            )
+        return schedule, math.nan
+    return schedule, checked_rate(rate)
 
 
 def checked_seed(seed: Any) -> int:
@@ -244,6 +260,16 @@ def checked_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < _GREATEST_SEED:
         raise SettingsError(f"seed={seed!r} must be a whole number from 0 to {_GREATEST_SEED - 1}.")
     return int(seed)
+
+
+def asks_rate(rate: Any) -> bool:
+    """Returns whether a learning rate, as a person gives it, asks for a range test.
+
+    Example:
+        >>> asks_rate("auto"), asks_rate(0.1)
+        (True, False)
+    """
+    return isinstance(rate, str) and rate == AUTO
 
 
 def checked_rate(rate: Any, setting: str = "learning_rate") -> float:
@@ -259,7 +285,9 @@ def checked_rate(rate: Any, setting: str = "learning_rate") -> float:
     try:
         number = float(rate)
     except (TypeError, ValueError):
-        raise SettingsError(f"{setting}={rate!r} is not a number; give one above 0, for example 0.1.") from None
+        raise SettingsError(
+            f'{setting}={rate!r} is not a number; give one above 0, for example 0.1, or "auto".'
+        ) from None
     if not (math.isfinite(number) and number > 0):
         hint = f"did you mean {-number:g}?" if math.isfinite(number) and number < 0 else "for example 0.1."
         raise SettingsError(
@@ -285,6 +313,11 @@ def _check_repeat(settings: Settings, cadence: Cadence, schedule: Schedule, n_tr
     if cadence.repeated is None:
         return
     changes = {phase.after.unit for phase in cadence.phases if phase.after is not None}
+    if asks_rate(settings.learning_rate):
+        raise SettingsError(
+            'learning_rate="auto" tries rates with one update a batch, which says nothing about repeated ones; give a '
+            "learning rate, or leave the repeats out."
+        )
     evaluated = set() if settings.evaluate in ("auto", "never", None) else {Duration.parse(settings.evaluate).unit}
     for name, units in (("a schedule", schedule.units), ("a change of batch size", changes), ("evaluate", evaluated)):
         if units - {"epochs"}:

@@ -22,11 +22,12 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .config import Settings, resolve
+from .config import Settings, asks_rate, resolve
 from .data import Dataset, from_arrays
 from .errors import DataError, DivergedError, SettingsError
 from .events import Event
 from .models import Model, mlp
+from .rate_range import with_rate
 from .record import save_params
 from .run import Run, gather
 from .train import INTERRUPTED, events_of
@@ -88,7 +89,7 @@ class _Network(BaseEstimator):
         Raises:
             DivergedError: the loss or the parameters stopped being finite; nothing is kept then.
         """
-        job, last = resolve(self._architecture(), data, settings, params), {}
+        job, last = with_rate(resolve(self._architecture(), data, settings, params)), {}
 
         def keep(event: Event) -> None:
             last["event"] = event
@@ -123,6 +124,10 @@ class _Network(BaseEstimator):
                 raise SettingsError(
                     f"{name} needs to know how long a run is, which partial_fit does not; leave it out, or use fit."
                 )
+        if asks_rate(self.learning_rate):
+            raise SettingsError(
+                'learning_rate="auto" would be found anew in every call of partial_fit; give a number, or use fit.'
+            )
         online = {"every": 1, "order": "as given", "duration": "1 epoch", "held_out": 0.0, "evaluate": "never",
                   "target": None, "patience": None, "short_batch": "keep"}  # fmt: skip
         params = getattr(self, "params_", None)

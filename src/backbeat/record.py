@@ -108,7 +108,10 @@ class Recorder:
         prepared = b"" if preparation is None else preparation.to_bytes()  # what cannot be kept is refused at once
         create_folder(folder)
         settings = {"model": as_columns(job)["model"], "data": job.dataset.source, **job.settings.as_text()}
-        write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings)))
+        found, comment = job.rate_range, ""
+        if found is not None:  # the number, so that a repetition has it whatever machine it runs on
+            settings["learning_rate"], comment = job.learning_rate, f'# learning_rate was "auto": {found}\n'
+        write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings) + comment))
         write_json(folder / "environment.json", environment())
         if prepared:
             write_whole(folder / PREPARATION, lambda file: file.write(prepared), mode="wb")
@@ -196,7 +199,8 @@ def run_record(run: Any) -> dict[str, Any]:
             "examples": run.clock.examples, "epochs": run.clock.epochs, "seconds": run.clock.seconds,
         },
         "compile_seconds": run.compile_seconds, "set_aside": run.set_aside, "history": dict(run.history),
-        "repeats": repeats, "noise": None if run.noise is None else run.noise.as_dict(), "environment": environment(),
+        "repeats": repeats, "noise": None if run.noise is None else run.noise.as_dict(),
+        "rate_range": None if job.rate_range is None else job.rate_range.as_dict(), "environment": environment(),
     })  # fmt: skip
 
 

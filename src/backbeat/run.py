@@ -17,6 +17,7 @@ from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .models import theta
 from .noise import NoiseScale, NoiseSums
 from .predictor import Predictor, pieces
+from .rate_range import with_rate
 from .record import Recorder, finish_run, noise_columns, norm_columns, run_record, save_params
 from .train import INTERRUPTED, events_of
 
@@ -106,8 +107,9 @@ class Run:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was recognised, counted or set aside when the data was read, in sentences."""
-        return self.job.dataset.notes
+        """What was recognised, counted or set aside when the data was read, how the rate was found, in sentences."""
+        found = self.job.rate_range
+        return (*self.job.dataset.notes, *(() if found is None else (str(found),)))
 
     @property
     def predictor(self) -> Predictor:
@@ -224,7 +226,8 @@ def fit(
             named labels, the squared error for values.
         optimizer: a name ("sgd", "momentum", "nesterov", "adam", "adamw", ...), a function from a learning rate to an
             Optax transformation, or such a transformation (which then holds its own learning rate).
-        learning_rate: γ, or an Optax schedule; None for 0.1, and for 0.01 with the squared error.
+        learning_rate: γ, or an Optax schedule; None for 0.1, and for 0.01 with the squared error; "auto" for what a
+            range test finds, see `run.job.rate_range`.
         duration: "20 epochs", "5000 updates", "100000 examples", "30 s", or several with "or".
         target: stop when reached, for example "accuracy>=0.95" or "train loss<=0.1".
         patience: stop when the loss has not improved for this long, for example "5 epochs".
@@ -285,10 +288,11 @@ def carry_out(job: Job, folder: Path | None, consumers: Iterable[Callable[[Event
     """Returns the run of a job, recorded in a folder if one is given; one that diverged or was interrupted as well.
 
     Args:
-        job: what to train.
+        job: what to train; a range test finds its learning rate where that was asked for.
         folder: where to record it; made, must be empty.
         consumers: are given every event.
     """
+    job = with_rate(job)
     recorder = [] if folder is None else [Recorder.create(folder, job)]
     result = gather(job, events_of(job), [*recorder, *consumers])
     result.folder = folder

@@ -22,6 +22,7 @@ from .data import foreseen, reading_errors
 from .evaluate import block_for, evaluator, fetches, scores
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .models import n_parameters
+from .rate_range import with_rate
 from .update import State
 
 INTERRUPTED = "interrupted"
@@ -52,7 +53,7 @@ def train(model: Any, data: Any = None, *, params: Any = None, **settings: Any) 
         >>> [type(event).__name__ for event in events]
         ['Started', 'Evaluated', 'StretchDone', 'Evaluated', 'StretchDone', 'Evaluated', 'Finished']
     """
-    return events_of(resolve(model, data, Settings.given(settings), params))
+    return events_of(with_rate(resolve(model, data, Settings.given(settings), params)))
 
 
 class Stopwatch:
@@ -159,6 +160,8 @@ def events_of(job: Job, state: State | None = None) -> Iterator[Event]:
             "seed": job.settings.seed,
         }
         about["learning_rate"], about["schedule"] = job.learning_rate, str(job.schedule)
+        if job.rate_range is not None:
+            about["rate_range"] = job.rate_range.as_dict()
         yield Started(
             about, n_parameters(engine.state.params), job.plan.cadence.batch_sizes(job.n_train), compile_seconds
         )

@@ -54,8 +54,11 @@ def train(
     loss: LossName = "auto",
     optimizer: OptimizerName = "sgd",
     lr: Annotated[
-        float | None,
-        Parameter(name=["--lr", "--learning-rate"], help="Learning rate γ. Default: 0.1, with squared_error 0.01."),
+        float | str | None,
+        Parameter(
+            name=["--lr", "--learning-rate"],
+            help="Learning rate γ, or auto: a range test finds it. Default: 0.1, with squared_error 0.01.",
+        ),
     ] = None,
     duration: Annotated[
         str, Parameter(name=["--for", "--duration"], help='"20 epochs", "5000 updates", "30 s", or several with "or".')
@@ -103,14 +106,16 @@ def train(
 
     With no DATA: scikit-learn's 1,797 handwritten digits.
     """
-    from ..config import Settings, resolve
+    from ..config import Settings, asks_rate, checked_rate, resolve
     from ..folder import named_folder
+    from ..rate_range import with_rate
     from ..run import carry_out
     from .console import bar, print_json
 
     label, score = column_and_target(label, target)
     given: dict[str, Any] = {
-        "every": with_repeats(every, repeat_until, at_most), "loss": loss, "optimizer": optimizer, "learning_rate": lr,
+        "every": with_repeats(every, repeat_until, at_most), "loss": loss, "optimizer": optimizer,
+        "learning_rate": lr if lr is None or asks_rate(lr) else checked_rate(lr, "lr"),
         "duration": duration, "target": score, "patience": patience, "order": order, "short_batch": short_batch,
         "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
         "clip": clip, "evaluate": evaluate, "block": block, "watch_gradient": watch_gradient,
@@ -120,6 +125,7 @@ def train(
     }  # fmt: skip
     with bar(quiet or json) as progress:
         job = resolve(model, data, Settings.given(given), on_progress=lambda share, what: progress.show(what, share))
+        job = with_rate(job, progress=lambda share: progress.show("finding the learning rate", share))
         done = carry_out(job, named_folder(run), [watcher(job, progress.show)])
     picture(done)
     if json:
@@ -187,7 +193,7 @@ def show(done: Run) -> None:
         f"{clock.updates:,} updates, {clock.examples:,} examples, {clock.epochs:.4g} epochs in "
         f"{duration(clock.seconds)}; compiling took {duration(done.compile_seconds)}"
     )
-    for note in job.dataset.notes:
+    for note in done.notes:
         tell(note)
     if done.set_aside:
         tell(f"{done.set_aside:,} examples were set aside with short batches that were dropped")
