@@ -151,8 +151,8 @@ def test_a_history_that_fits_is_left_alone(fake_run):
 
 
 def test_another_kind_of_record_is_refused():
-    with pytest.raises(DataError, match="of kind comparison or run, not of 'advice'"):
-        page({"kind": "advice"})
+    with pytest.raises(DataError, match="of kind comparison, advice or run, not of 'verification'"):
+        page({"kind": "verification"})
 
 
 def test_writing_leaves_nothing_else(tmp_path: Path, fake_run):

@@ -29,23 +29,25 @@ SCRIPTS = (
     "measured.js",
     "curves.js",
     "comparison.js",
+    "advice_charts.js",
+    "advice.js",
     "run.js",
     "backbeat.js",
 )
-KINDS = ("comparison", "run")
+KINDS = ("comparison", "advice", "run")
 MOST_ROWS = 4000  # of a run's history; more could not be told apart on a screen and would make a file of megabytes
 
 
 def page(record: Mapping[str, Any]) -> str:
-    """Returns one self-contained HTML document that shows `record`, of a comparison or of a run.
+    """Returns one self-contained HTML document that shows `record`, of a comparison, of advice or of a run.
 
     A history of more than 4,000 rows is thinned; the page says so.
 
     Args:
-        record: what `compare` or a run wrote down. Numbers that are not finite become null.
+        record: what `compare`, `advise` or a run wrote down. Numbers that are not finite become null.
 
     Raises:
-        DataError: `record["kind"]` is neither "comparison" nor "run".
+        DataError: `record["kind"]` is not "comparison", "advice" or "run".
 
     Example:
         >>> document = page({"kind": "run", "data": {"name": "digits"}, "model": "mlp:32", "history": {}})
@@ -54,7 +56,7 @@ def page(record: Mapping[str, Any]) -> str:
     """
     kind = record.get("kind")
     if kind not in KINDS:
-        raise DataError(f"A page is made of a record of kind {' or '.join(KINDS)}, not of {kind!r}.")
+        raise DataError(f"A page is made of a record of kind {', '.join(KINDS[:-1])} or {KINDS[-1]}, not of {kind!r}.")
     shown = plain(_thinned(record))
     styles = [_static(name) for name in STYLES]
     scripts = [_static(name) for name in SCRIPTS]
@@ -126,7 +128,9 @@ def _embedded(record: Record) -> str:
 
 def _title(record: Record) -> str:
     data = (record.get("data") or {}).get("name") or "data"
-    what = "Cadences compared" if record["kind"] == "comparison" else f"Every {record.get('every', '?')}"
+    kind = record["kind"]
+    heading = {"comparison": "Cadences compared", "advice": "How often to update"}
+    what = heading.get(kind) or f"Every {record.get('every', '?')}"
     return f"{what}: {record.get('model', 'model')} on {data} · backbeat"
 
 
@@ -134,6 +138,9 @@ def _sentences(record: Record) -> list[str]:
     """What a reader without scripts is told."""
     if record["kind"] == "comparison":
         return list(record.get("answer") or [])
+    if record["kind"] == "advice":
+        following = record.get("next")
+        return [*(record.get("answer") or []), *([following] if following else [])]
     reason = (record.get("finished") or {}).get("reason")
     return [f"The training {reason}."] if reason else []
 

@@ -1,6 +1,6 @@
 /*
- * Shows a record: backbeat.show(record, root) draws a comparison or a run and returns {update(record)}, which draws a
- * newer record in its place and keeps the switches as they are. A report holds its record in the page itself.
+ * Shows a record: backbeat.show(record, root) draws a comparison, advice or a run and returns {update(record)}, which
+ * draws a newer record in its place and keeps the switches as they are. A report holds its record in the page itself.
  */
 "use strict";
 (() => {
@@ -58,7 +58,8 @@
     function draw(record) {
       backbeat.charts.clear();
       main.replaceChildren();
-      (record.kind === "comparison" ? backbeat.comparison : backbeat.run)(record, main, state);
+      const { comparison, advice, run } = backbeat;
+      ({ comparison, advice, run })[record.kind](record, main, state);
       foot.textContent = `backbeat ${record.backbeat || ""} · ${String(record.created || "").slice(0, 10)}`;
     }
     draw(first);

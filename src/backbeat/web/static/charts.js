@@ -260,6 +260,26 @@
     ctx.restore();
   }
 
+  /* An upright line at one x, named at its top on the side that has more room. */
+  function drawUpright(u, rule, ratio) {
+    const { ctx } = u;
+    const x = u.valToPos(rule.at, "x", true);
+    const [left, right] = [u.bbox.left, u.bbox.left + u.bbox.width];
+    if (!(x >= left && x <= right)) return;
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = css("--accent");
+    ctx.lineWidth = 1.5 * ratio;
+    ctx.beginPath();
+    ctx.moveTo(x, u.bbox.top);
+    ctx.lineTo(x, u.bbox.top + u.bbox.height);
+    ctx.stroke();
+    ctx.font = `600 ${11 * ratio}px system-ui, sans-serif`;
+    const flip = x > (left + right) / 2;
+    ctx.textAlign = flip ? "right" : "left";
+    ctx.fillText(rule.text, x + (flip ? -5 : 5) * ratio, u.bbox.top + 9 * ratio);
+    ctx.restore();
+  }
+
   function drawRules(u, spec) {
     const { ctx } = u;
     const ratio = devicePixelRatio;
@@ -278,6 +298,12 @@
         if (rule.text && rule.x >= u.scales.x.min && rule.x <= u.scales.x.max) {
           ctx.fillText(rule.text, u.valToPos(rule.x, "x", true), u.bbox.top + u.bbox.height - 6 * ratio);
         }
+      } else if (rule.at !== undefined) {
+        drawUpright(u, rule, ratio);
+      } else if (rule.word) {
+        ctx.textAlign = "center";
+        if (rule.x > u.scales.x.min && rule.x < u.scales.x.max)
+          ctx.fillText(rule.word, u.valToPos(rule.x, "x", true), u.bbox.top + u.bbox.height - 6 * ratio);
       } else {
         const y = u.valToPos(rule.y, "y", true);
         if (!(y >= u.bbox.top && y <= u.bbox.top + u.bbox.height)) continue;
@@ -299,7 +325,7 @@
     const usable = points.filter((p) => known(p.x) && known(p.y) && (!log || p.x > 0));
     if (!usable.length) return null;
     const at = log ? Math.log(x) : x;
-    const reach = (where(usable.at(-1)) - where(usable[0])) * 0.02 || Math.abs(at) * 0.02;
+    const reach = (where(usable.at(-1)) - where(usable[0])) * 0.02 || (log ? 0.05 : Math.abs(at) * 0.02);
     if (at > where(usable.at(-1)) + reach || at < where(usable[0]) - reach) return null;
     let [low, high] = [0, usable.length - 1];
     while (high - low > 1) {
@@ -312,8 +338,9 @@
 
   /*
    * Draws a chart into `host`. spec = {label, height, x: {label, unit, ticks?}, y: {label, unit, write},
-   *   log: {x, y}, lines: [{name, title, points: [{x, y, low?, high?}], stroke(), band, dash, width, quiet}],
-   *   marks: [{kind, line, x, y, stroke()}], rules: [{y, text} or {low, high, x, text}], hidden: Set of line titles}.
+   *   log: {x, y}, lines: [{name, title, points: [{x, y, low?, high?}], stroke(), band, dash, width, quiet, bare,
+   *   say(point)?, write(y, point)?}], marks: [{kind, line, x, y, stroke()}], hidden: Set of line titles,
+   *   rules: [{y, text} or {low, high, x, text} or {at, text} or {word, x}]}. A bare line has values and no stroke.
    * Returns {redraw, hide(titles), destroy}.
    */
   function chart(host, spec) {
@@ -323,7 +350,13 @@
       const edge = { stroke: "transparent", width: 0, points: { show: false }, show: shown };
       const points = { show: line.points.length === 1, size: 7, fill: () => line.stroke() };
       return [
-        { stroke: () => line.stroke(), width: line.width || 2, dash: line.dash, points, show: shown },
+        {
+          stroke: () => (line.bare ? "transparent" : line.stroke()),
+          width: line.width || 2,
+          dash: line.dash,
+          points,
+          show: shown,
+        },
         edge,
         edge,
       ];
@@ -352,7 +385,9 @@
         ...rows.map(({ line, point }) => {
           const swatch = make("i");
           swatch.style.background = line.stroke();
-          return make("p", {}, swatch, make("span", { text: line.title }), make("b", { text: spec.y.write(point.y) }));
+          const said = line.say ? line.say(point) : line.title;
+          const value = (line.write || spec.y.write)(point.y, point);
+          return make("p", {}, swatch, make("span", { text: said }), make("b", { text: value }));
         }),
       );
       list.hidden = false;

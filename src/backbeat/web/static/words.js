@@ -96,9 +96,9 @@ globalThis.backbeat = globalThis.backbeat || {};
     return element;
   }
 
-  /* A paragraph in which S_min and B_crit are written with their indices below. */
+  /* A paragraph in which S_min, B_crit and B_n are written with their indices below. */
   function formula(attributes, text) {
-    const parts = text.split(/\b([SB])_(min|crit)\b/);
+    const parts = text.split(/\b([SB])_(min|crit|n)\b/);
     const p = make("p", attributes);
     for (let i = 0; i < parts.length; i += 3) {
       p.append(parts[i]);
