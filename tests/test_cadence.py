@@ -39,6 +39,9 @@ def test_the_text_form_is_read_back(size: int | str, repeated: tuple | None, uni
         ("0.1%", 1797, (2,)),
         ("100%", 7, (7,)),
         ("32 then 128 after 10 epochs then dataset after 20 epochs", 1797, (32, 128, 1797)),
+        ("noise 8 to 64", 1797, (8, 16, 32, 64)),
+        ("noise 10 to 5%", 1797, (10, 20, 40, 80)),
+        ("NOISE", 33, (2, 4, 8, 16, 32)),
     ],
 )
 def test_sizes(when: int | str, n: int, sizes: tuple[int, ...]):
@@ -48,6 +51,21 @@ def test_sizes(when: int | str, n: int, sizes: tuple[int, ...]):
 def test_a_cadence_is_taken_as_it_is():
     cadence = every(32)
     assert every(cadence) is cadence
+
+
+@given(st.integers(2, 1000), st.sampled_from([2, 3, 100]) | st.just("dataset"))
+def test_bounds_of_a_batch_that_follows_the_noise_are_read_back(low: int, times: int | str):
+    high = times if isinstance(times, str) else low * times
+    cadence = every("noise", low=low, high=high)
+    assert every(str(cadence)) == cadence
+    assert str(cadence) == f"noise {low} to {high}"
+    assert every(f"noise {low} to {high}") == cadence
+
+
+def test_noise_without_bounds_is_any_batch_that_shows_noise():
+    assert str(every("noise")) == "noise 2 to dataset"
+    assert str(every("noise", low=8)) == "noise 8 to dataset"
+    assert str(every("noise", high=64)) == "noise 2 to 64"
 
 
 def test_repeat_and_then_read_from_text_equal_those_made_by_methods():

@@ -26,6 +26,7 @@ LAYERS = (
         "norms",
         "noise",
         "optimizer",
+        "follow",
         "update",
         "stretch",
         "repeat",

@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .cadence import Cadence, Phase
 from .clock import Clock, Duration
 from .config import Job
 from .data import Packed, foreseen
 from .events import StretchDone
+from .follow import Follower, most_updates
 from .models import n_parameters
 from .noise import NoiseSums
-from .plan import Cursor, Stretch, start_of, whole_updates
+from .plan import Cursor, Plan, Stretch, start_of, whole_updates
 from .repeat import Budget, Repeated, repeat_program
 from .stretch import CHUNK_BYTES, STREAMED_CHUNK_BYTES, Data, Form, Rows, fetches, form_for, program, rows_for
 from .update import State
@@ -54,6 +56,7 @@ class _Ahead:
     stretch: Stretch
     rows: Rows
     factor: np.ndarray | None
+    gain: float  # on the learning rate, of a batch that follows the noise
 
 
 @dataclass
@@ -83,11 +86,13 @@ def form_of(job: Job, size: int, n: int) -> Form:
             most = min(most, whole_updates(limit, size, job.n_train))
     if job.evaluate is not None and math.isfinite(job.evaluate.amount):
         most = min(most, whole_updates(job.evaluate, size, job.n_train))
+    if cadence.follows:
+        most = min(most, most_updates(size, job.n_train))
     whole = size == job.n_train and job.plan.order.kind != "with replacement" and len(cadence.phases) == 1
     return form_for(
         size, job.example_floats, plain=job.plain, short=job.plan.has_short_batches(size), whole=whole,
         scheduled=not job.schedule.constant, watch=job.settings.watch_gradient,
-        noise=job.settings.watch_noise, rows=max(1, math.ceil(most)),
+        noise=job.settings.watch_noise or cadence.follows, rows=max(1, math.ceil(most)),
         block=job.settings.block, input_floats=math.prod(job.dataset.input_shape),
         chunk_bytes=STREAMED_CHUNK_BYTES if isinstance(job.dataset.x, Packed) else CHUNK_BYTES,
     )  # fmt: skip
@@ -102,6 +107,7 @@ class Engine:
         cursor: where the plan stands.
         clock: updates, examples and epochs so far (its seconds are kept by the caller).
         update_seconds: seconds spent in updates.
+        follower: what decides M, where it follows the noise.
     """
 
     def __init__(self, job: Job, data: Data | None = None, state: State | None = None) -> None:
@@ -114,20 +120,35 @@ class Engine:
         n = n_parameters(self.state.params)
         self._forms = {size: form_of(job, size, n) for size in job.plan.cadence.batch_sizes(job.n_train)}
         self._speed: dict[int, float] = {}  # measured seconds per update, by batch size
+        self._ready: set[int] = set()  # batch sizes whose program is compiled
+        self.follower = _follower(job)
         self._ahead: _Ahead | None = None
         self._reading: Any = None
         self._made: _Made | None = None  # the newest stretch: its last update may turn out to have been the bad one
 
     def compile(self) -> float:
-        """Returns the seconds that compiling all programs took, by running each for no updates, and a first timing."""
-        start = time.perf_counter()
-        for form in self._forms.values():
-            self._time(form, 0)
-            if form.rows >= _TIMED:  # else the first stretch is short enough not to be timed before
-                one = self._time(form, 1)
-                if 1e-3 < one < STRETCH_SECONDS:  # a first call may wait for what is done once
-                    one = min(one, self._time(form, 1))
-                self._speed[form.batch_size] = one if one > 1e-3 else self._time(form, _TIMED) / _TIMED
+        """Returns the seconds that compiling took: all programs, or that of the M which holds where others may never.
+
+        Each is run for no updates, and timed.
+        """
+        return sum(self._compiled(size) for size in ([self.follower.size] if self.follower else self._forms))
+
+    def make_ready(self) -> float:
+        """Returns the seconds that compiling for an M took which holds for the first time, as it follows the noise."""
+        return 0.0 if self.follower is None else self._compiled(self.follower.size)
+
+    def _compiled(self, size: int) -> float:
+        """Returns the seconds that compiling the program of a batch size took, and a first timing; 0 where it is."""
+        if size in self._ready:
+            return 0.0
+        start, form = time.perf_counter(), self._forms[size]
+        self._time(form, 0)
+        if form.rows >= _TIMED:  # else the first stretch is short enough not to be timed before
+            one = self._time(form, 1)
+            if 1e-3 < one < STRETCH_SECONDS:  # a first call may wait for what is done once
+                one = min(one, self._time(form, 1))
+            self._speed[size] = one if one > 1e-3 else self._time(form, _TIMED) / _TIMED
+        self._ready.add(size)
         return time.perf_counter() - start
 
     def program_bytes(self, size: int) -> int | None:
@@ -160,6 +181,7 @@ class Engine:
         Raises:
             NotFinite: the engine then stands at the last finite state.
         """
+        self.make_ready()
         ahead = self._ahead or self._plan(self.cursor, limits, seconds_left)
         self._ahead = None
         if self.job.plan.cadence.repeated is not None:
@@ -167,8 +189,8 @@ class Engine:
         n, following = len(ahead.stretch), None
         made = _Made(ahead, self.state, self.cursor, self.clock, n)
         start = time.perf_counter()
-        state, seen = self._call(ahead.form, ahead.rows, self.state)
-        if self.look_ahead is not None:
+        state, seen = self._call(ahead.form, ahead.rows, self.state, gain=ahead.gain)
+        if self.look_ahead is not None and not self._decides(ahead.stretch.end):
             after = self.look_ahead(self.job.plan.clock(ahead.stretch.end))
             expected = n * self._speed.get(ahead.form.batch_size, 0.0)
             following = None if after is None else self._plan(ahead.stretch.end, after, seconds_left - expected)
@@ -182,6 +204,8 @@ class Engine:
         self._made, self.state, self._ahead = made, state, following
         self.update_seconds += seconds
         self.cursor, set_aside = ahead.stretch.end, len(ahead.stretch.set_aside)
+        if self.follower is not None:
+            self.follower = self.follower.after(noise, ahead.stretch.sizes, self.cursor.batches, self.cursor.examples)
         self.clock = self.job.plan.clock(self.cursor)
         with np.errstate(divide="ignore", invalid="ignore"):
             losses = loss / weight
@@ -189,7 +213,12 @@ class Engine:
             self.clock, float(loss.sum(dtype=np.float64)), float(weight.sum(dtype=np.float64)), seconds, losses,
             ahead.stretch.sizes, self._last_rate(ahead), set_aside, norm if ahead.form.watch else None,
             noise=self._noise(noise, ahead.stretch.sizes, made.clock.updates),
+            batch_size=ahead.form.batch_size,
         )  # fmt: skip
+
+    def _decides(self, end: Cursor) -> bool:
+        """Returns whether M is decided at a cursor, from what is not measured before: nothing is planned beyond it."""
+        return self.follower is not None and end.examples >= self.follower.point
 
     def _noise(self, measured: Any, sizes: np.ndarray, first: int) -> NoiseSums | None:
         """Returns what consecutive updates measured of the noise, from update number `first` on."""
@@ -213,6 +242,9 @@ class Engine:
 
     def _plan(self, cursor: Cursor, limits: Sequence[Duration], seconds_left: float) -> _Ahead:
         plan = self.job.plan
+        if self.follower is not None:
+            plan = _of_size(plan, self.follower.size)
+            limits = [*limits, Duration(float(self.follower.point), "examples")]
         form = self._forms[plan.phase(cursor)[0]]
         speed = self._speed.get(form.batch_size)
         n = form.rows // 8 if speed is None else min(STRETCH_SECONDS, seconds_left) / speed
@@ -224,7 +256,8 @@ class Engine:
         if not form.whole and len(stretch.indices) < len(stretch):
             stretch = replace(stretch, indices=np.repeat(stretch.indices, len(stretch), axis=0))
         factor = self._factors(cursor, stretch)
-        return _Ahead(form, stretch, self._rows(form, stretch, len(stretch), factor), factor)
+        gain = 1.0 if self.follower is None else self.follower.factor
+        return _Ahead(form, stretch, self._rows(form, stretch, len(stretch), factor), factor, gain)
 
     def _rows(self, form: Form, stretch: Stretch, n: int, factor: np.ndarray | None) -> Rows:
         return rows_for(form, stretch, n, self.index, factor, seed=int(self.job.settings.seed))
@@ -241,13 +274,16 @@ class Engine:
         return schedule.factors({k: v[:-1] for k, v in clocks.items()}, {k: v[1:] for k, v in clocks.items()})
 
     def _last_rate(self, ahead: _Ahead) -> float:
-        return self.job.learning_rate * (1.0 if ahead.factor is None else float(ahead.factor[-1]))
+        return self.job.learning_rate * ahead.gain * (1.0 if ahead.factor is None else float(ahead.factor[-1]))
 
-    def _call(self, form: Form, rows: Rows, state: State, budget: Budget = _ENDLESS) -> tuple[State, Any]:
+    def _call(
+        self, form: Form, rows: Rows, state: State, budget: Budget = _ENDLESS, gain: float = 1.0
+    ) -> tuple[State, Any]:
         job = self.job
         if job.plan.cadence.repeated is None:
             self._reading = foreseen(self.data, fetches(form, rows))  # held while the program runs
-            return program(form, job.model, job.loss, job.optimizer)(state, self._reading, rows, self.rate)
+            rate = self.rate if gain == 1.0 else self.rate * jnp.float32(gain)
+            return program(form, job.model, job.loss, job.optimizer)(state, self._reading, rows, rate)
         run = repeat_program(form, job.plan.cadence.repeated, job.model, job.loss, job.optimizer)
         rows = rows._replace(start=np.zeros(1, np.int32), full=np.zeros(1, np.int32), short=np.zeros(1, np.int32))
         return run(state, self.data, rows, self.rate, self.rest, budget)
@@ -276,7 +312,8 @@ class Engine:
             return (state, *self._counted(made, out))
         rows = self._rows(ahead.form, ahead.stretch, n, ahead.factor)
         cursor = start_of(made.cursor, ahead.stretch, n, self.job.n_train)
-        return self._call(ahead.form, rows, made.state)[0], cursor, self.job.plan.clock(cursor)
+        state = self._call(ahead.form, rows, made.state, gain=ahead.gain)[0]
+        return state, cursor, self.job.plan.clock(cursor)
 
     def _repeat(self, ahead: _Ahead, limits: Sequence[Duration]) -> StretchDone:
         """Returns what happened in a stretch of repeated batches; counts updates and examples as they were made."""
@@ -314,6 +351,19 @@ class Engine:
         cursor = start_of(made.cursor, made.ahead.stretch, int(out.batches), self.job.n_train)
         clock, epochs = made.clock, self.job.plan.clock(cursor).epochs
         return cursor, Clock(clock.updates + int(out.updates), clock.examples + int(out.examples), epochs)
+
+
+def _follower(job: Job) -> Follower | None:
+    """Returns what decides a job's M before the first update; None where it is not the noise."""
+    if not job.plan.cadence.follows:
+        return None
+    n_examples = None if job.plan.order.kind == "with replacement" else job.n_train
+    return Follower.start(job.plan.cadence.batch_sizes(job.n_train), job.optimizer.name, job.n_train, n_examples)
+
+
+def _of_size(plan: Plan, size: int) -> Plan:
+    """Returns the plan of a batch that follows the noise, as it is while M stays."""
+    return replace(plan, cadence=Cadence((Phase(size),)))
 
 
 def _stretch_of(form: Form, n: int) -> Stretch:

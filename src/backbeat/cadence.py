@@ -6,6 +6,7 @@
 | `every(32)` | 1 < M < |D| | mini-batch gradient descent |
 | `every("dataset")` | |D| | gradient descent (GD), full batch |
 | `every(1).repeat(until="loss<0.1", at_most=10)` | 1 | up to 10 updates on one example, then the next |
+| `every("noise", low=8, high=512)` | 8, 16, ... 512 | a batch that follows the noise of the gradient, see `follow` |
 
 A cadence is one value. Its text form, `str(cadence)`, is what `every` reads, so that it is the same in Python, on the
 command line and in a run's settings.
@@ -22,6 +23,8 @@ from .clock import Duration
 from .errors import SettingsError
 
 _EXAMPLE = 'write a whole number such as 32, a share such as "10%", or "dataset"'
+NOISE = "noise"
+_LEAST_NOISE = 2  # a batch of one example does not show how examples differ
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,15 @@ class Cadence:
     """After how many examples the weights are updated; made by `every`.
 
     Attributes:
-        phases: batch sizes in the order in which they hold; most cadences have one.
+        phases: batch sizes in the order in which they hold; most cadences have one. Where the batch follows the noise,
+            its two bounds.
         repeated: up to n updates on the same batch, None for one.
+        follows: whether M is chosen along the run from the noise of the gradient: the lower bound times 1, 2, 4, ...
     """
 
     phases: tuple[Phase, ...]
     repeated: Repeat | None = None
+    follows: bool = False
 
     def repeat(self, *, until: str | Callable, at_most: int, rest: int | Literal["all", "none"] = "all") -> Cadence:
         """Returns this cadence with up to `at_most` updates on the same batch until it is satisfied.
@@ -102,6 +108,11 @@ class Cadence:
             >>> str(every(1).repeat(until="loss<0.1", at_most=10))
             '1 repeat until loss<0.1 at most 10'
         """
+        if self.follows:
+            raise SettingsError(
+                f"every={str(self)!r} cannot be repeated: the noise of repeated updates on one batch is not measured; "
+                "repeat a constant batch size, or leave the repeats out."
+            )
         return replace(self, repeated=Repeat(until, at_most, rest))
 
     def then(self, *, after: str | Duration, every: int | str) -> Cadence:
@@ -119,6 +130,11 @@ class Cadence:
             >>> str(every(32).then(after="10 epochs", every=128))
             '32 then 128 after 10 epochs'
         """
+        if self.follows or every == NOISE or str(every).startswith(f"{NOISE} "):
+            raise SettingsError(
+                'every: a batch that follows the noise does so from the first update to the last, so "noise" and '
+                '"then" do not go together; leave one of them out.'
+            )
         start = Duration.parse(after, "after")
         if start.unit == "seconds":
             raise SettingsError(
@@ -137,30 +153,42 @@ class Cadence:
         return self.phases[0].size
 
     def batch_sizes(self, n_examples: int) -> tuple[int, ...]:
-        """Returns M of every phase for a training part of `n_examples`.
+        """Returns M of every phase for a training part of `n_examples`; all that it can be where it follows the noise.
 
         Raises:
-            SettingsError: a batch larger than the data, or a share of it that is not even one example.
+            SettingsError: a batch larger than the data, a share of it that is not even one example, or bounds between
+                which there is nothing to choose.
 
         Example:
             >>> every("10%").batch_sizes(1797)
             (180,)
+            >>> every("noise 8 to 100").batch_sizes(1797)
+            (8, 16, 32, 64)
         """
+        if self.follows:
+            low, high = (_resolve_size(phase.size, n_examples) for phase in self.phases)
+            return _between(low, high, str(self))
         return tuple(_resolve_size(phase.size, n_examples) for phase in self.phases)
 
     def __str__(self) -> str:
+        if self.follows:
+            return f"{NOISE} {self.phases[0].size} to {self.phases[1].size}"
         text = str(self.phases[0].size)
         if self.repeated is not None:
             text += f" {self.repeated}"
         return text + "".join(f" then {phase.size} after {phase.after}" for phase in self.phases[1:])
 
 
-def every(when: int | str | Cadence) -> Cadence:
+def every(when: int | str | Cadence, *, low: int | str | None = None, high: int | str | None = None) -> Cadence:
     """Returns the cadence that updates the weights after every `when` examples.
 
     Args:
         when: a number of examples, a share of the training part ("10%"), "dataset", a text form with repeats or
-            phases ("1 repeat until correct at most 5", "32 then 128 after 10 epochs"), or a cadence.
+            phases ("1 repeat until correct at most 5", "32 then 128 after 10 epochs"), or a cadence; or "noise"
+            ("noise 8 to 512"): M is `low`, 2 `low`, 4 `low`, ... up to `high`, whichever the noise of the gradient
+            asks for along the run.
+        low: of "noise", the least M, 2 or more; None for 2.
+        high: of "noise", the most; None for all the examples.
 
     Raises:
         SettingsError: anything else, with what is allowed.
@@ -172,12 +200,20 @@ def every(when: int | str | Cadence) -> Cadence:
         (1797,)
         >>> every("1 repeat until correct at most 5").repeated.at_most
         5
+        >>> str(every("noise", low=8, high=512))
+        'noise 8 to 512'
     """
+    if (low is not None or high is not None) and when != NOISE:
+        raise SettingsError(
+            f'every={when!r} takes no bounds; low and high belong to "noise", as in every("noise", low=8, high=512).'
+        )
     if isinstance(when, Cadence):
         return when
     if not isinstance(when, str):
         return Cadence((Phase(_parse_size(when)),))
     first, *later = re.split(r"\s+then\s+", when.strip())
+    if re.match(rf"{NOISE}\b", first, re.IGNORECASE):
+        return _following(when, first, later, low, high)
     match = re.fullmatch(r"(\S+)(?:\s+repeat\s+until\s+(.+?)\s+at\s+most\s+(\S+?)(?:\s+rest\s+(\S+))?)?", first)
     if match is None:
         raise SettingsError(f"every={when!r} is not understood; {_EXAMPLE}.")
@@ -194,6 +230,36 @@ def every(when: int | str | Cadence) -> Cadence:
             )
         cadence = cadence.then(every=phase.group(1), after=phase.group(2))
     return cadence
+
+
+def _following(when: str, first: str, later: list[str], low: Any, high: Any) -> Cadence:
+    """Returns the cadence of "noise" with its bounds."""
+    match = re.fullmatch(rf"{NOISE}(?:\s+(\S+)\s+to\s+(\S+))?(\s+repeat\s.+)?", first, re.IGNORECASE)
+    if match is None:
+        raise SettingsError(f'every={when!r} is not understood; write "noise", or with bounds "noise 8 to 512".')
+    bounds = (match.group(1) or (_LEAST_NOISE if low is None else low), match.group(2) or high or "dataset")
+    cadence = Cadence(tuple(Phase(_parse_size(bound)) for bound in bounds), follows=True)
+    least, most = (phase.size for phase in cadence.phases)
+    if isinstance(least, int) and (isinstance(most, int) or least < _LEAST_NOISE):
+        _between(least, most if isinstance(most, int) else 2 * least, str(cadence))
+    if match.group(3):
+        return cadence.repeat(until="correct", at_most=1)  # which says that it does not go
+    return cadence.then(after="1 epoch", every=1) if later else cadence  # likewise
+
+
+def _between(low: int, high: int, text: str) -> tuple[int, ...]:
+    """Returns `low` times 1, 2, 4, ... up to `high`; refuses bounds that leave nothing to choose."""
+    if low < _LEAST_NOISE:
+        raise SettingsError(
+            f"every={text!r}: the noise is how the gradients of one batch differ, which a batch of one example cannot "
+            f"show; begin at {_LEAST_NOISE} examples or more."
+        )
+    if high < 2 * low:
+        raise SettingsError(
+            f"every={text!r} leaves nothing to choose: batches have {low} examples, or {2 * low}, or more in powers of "
+            f"two, up to {high}; give an upper bound of at least {2 * low}."
+        )
+    return tuple(low << k for k in range((high // low).bit_length()))
 
 
 def _is_whole(value: object) -> bool:

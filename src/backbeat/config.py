@@ -15,6 +15,7 @@ from .class_weight import weighted_by_class
 from .clock import Duration, Durations, Patience, Stopping, Target
 from .data import Dataset, Reading, Split, load, on_device, split
 from .errors import SettingsError, nearest
+from .follow import check_followed
 from .gradient import checked_block
 from .losses import Loss, loss_for
 from .models import Model, model_for, parse_model
@@ -204,6 +205,7 @@ def resolve(
     dataset, plain, example_floats = tried(built, loss, dataset, params, n_outputs)
     check_apart(built, loss, dataset, params, seed)
     _check_rule(settings, optimizer, schedule, built, params)
+    check_followed(cadence, optimizer)
     return Job(
         settings, dataset, parts, built, model, loss, optimizer, rate, schedule, plan,
         Stopping(durations, target, patience), evaluation_interval(settings, target, patience),
@@ -221,6 +223,7 @@ def with_cadence(job: Job, cadence: Cadence) -> Job:
     plan = Plan(job.plan.order, cadence, settings.short_batch)
     _check_watched(settings, cadence, plan.n_examples)
     _check_repeat(settings, cadence, job.schedule, plan.n_examples)
+    check_followed(cadence, job.optimizer)
     return replace(job, settings=settings, plan=plan)
 
 

@@ -14,12 +14,12 @@ from .clock import Clock
 
 @dataclass(frozen=True)
 class Started:
-    """A run begins; everything is compiled.
+    """A run begins; its program is compiled.
 
     Attributes:
         about: what is trained on what, as text and numbers (data, model, loss, optimizer, settings).
         n_parameters: N.
-        batch_sizes: M of each phase.
+        batch_sizes: M of each phase; what it can be, where the batch follows the noise.
         compile_seconds: what compiling took, which no clock counts.
     """
 
@@ -46,6 +46,8 @@ class StretchDone:
         repeats: for repeated batches, columns of one entry a batch: updates, batch_loss_before, batch_loss_after,
             rest_loss_before, rest_loss_after; else None.
         noise: the stretch's `noise.NoiseSums`, where watched, else None.
+        batch_size: M, the size of a full batch in all of it; None for repeated batches.
+        compile_seconds: what compiling for a new batch size took, which no clock counts.
     """
 
     clock: Clock
@@ -59,6 +61,8 @@ class StretchDone:
     gradient_norms: Any = None
     repeats: Mapping[str, Any] | None = None
     noise: Any = None
+    batch_size: int | None = None
+    compile_seconds: float = 0.0
 
     @property
     def loss_mean(self) -> float:

@@ -58,7 +58,8 @@ def event_line(event: Event) -> dict[str, Any]:
         line |= {
             "loss_sum": event.loss_sum, "weight_sum": event.weight_sum, "loss_mean": event.loss_mean,
             "update_seconds": event.update_seconds, "learning_rate": event.learning_rate,
-            "set_aside": event.set_aside, **norm_columns(event), **noise_columns(event),
+            "set_aside": event.set_aside, "batch_size": event.batch_size, **norm_columns(event),
+            **noise_columns(event),
         }  # fmt: skip
         if event.repeats is not None:
             line["updates_per_batch"] = event.repeats["updates"]
@@ -87,6 +88,13 @@ def noise_columns(event: StretchDone) -> dict[str, float]:
         "gradient_squared": found.gradient_squared, "gradient_trace": found.trace, "noise_scale": found.scale,
         "noise_scale_low": found.low, "noise_scale_high": found.high,
     }  # fmt: skip
+
+
+def size_columns(event: StretchDone, job: Job) -> dict[str, float]:
+    """Returns M and γ of a stretch where the batch follows the noise; nothing where it does not."""
+    if not job.plan.cadence.follows or event.batch_size is None:
+        return {}
+    return {"batch_size": event.batch_size, "learning_rate": event.learning_rate}
 
 
 class Recorder:

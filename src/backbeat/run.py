@@ -14,11 +14,12 @@ from .config import Job, Settings, resolve
 from .data import Reading
 from .errors import DivergedError, MissingExtraError, SettingsError
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
+from .follow import sizes_in_words
 from .models import theta
 from .noise import NoiseScale, NoiseSums
 from .predictor import Predictor, pieces
 from .rate_range import with_rate
-from .record import Recorder, finish_run, noise_columns, norm_columns, run_record, save_params
+from .record import Recorder, finish_run, noise_columns, norm_columns, run_record, save_params, size_columns
 from .train import INTERRUPTED, events_of
 
 _COLUMNS = ("updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean")
@@ -30,7 +31,8 @@ class History(dict):
     `updates`, `examples`, `epochs`, `wall_seconds` (compilation left out), `update_seconds` (evaluations left out too),
     `loss_mean` (of the batches since the row before), where watched `gradient_norm_mean` and `gradient_norm_sd` (of the
     updates since then), `gradient_squared`, `gradient_trace`, `noise_scale`, `noise_scale_low` and `noise_scale_high`
-    (of the updates since then, see `noise.NoiseScale`), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
+    (of the updates since then, see `noise.NoiseScale`), where the batch follows the noise `batch_size` and
+    `learning_rate` (of the updates since then), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
     `held_out_accuracy` and so on; NaN where not.
     """
 
@@ -107,9 +109,14 @@ class Run:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was recognised, counted or set aside when the data was read, how the rate was found, in sentences."""
-        found = self.job.rate_range
-        return (*self.job.dataset.notes, *(() if found is None else (str(found),)))
+        """What was recognised, counted or set aside as the data was read, how γ was found and M went, in sentences."""
+        found, notes = self.job.rate_range, self.job.dataset.notes
+        notes = notes if found is None else (*notes, str(found))
+        if not self.job.plan.cadence.follows or not self.clock.updates:
+            return notes
+        made = np.isfinite(self.history["batch_size"])
+        sizes = self.history["batch_size"][made].astype(int).tolist()
+        return (*notes, sizes_in_words(self.history["updates"][made].tolist(), sizes))
 
     @property
     def predictor(self) -> Predictor:
@@ -220,7 +227,8 @@ def fit(
         data: (x, y) or (x, y, weight) arrays, a pandas or Polars frame, a data set with `__len__` and `__getitem__`,
             the path of a CSV, TSV, Parquet, .npy, .npz or IDX file or of a folder of images or Parquet files, or the
             name of a data set that ships with scikit-learn ("digits", the default).
-        every: 1, 32, "10%", "dataset", or a cadence such as `backbeat.every(1).repeat(until="correct", at_most=5)`.
+        every: 1, 32, "10%", "dataset", "noise 8 to 512" (M follows the noise of the gradient between these), or a
+            cadence such as `backbeat.every(1).repeat(until="correct", at_most=5)`.
         loss: "cross_entropy" (with a label to leave out: "cross_entropy:ignore=-1"), "binary_cross_entropy",
             "squared_error", a function (prediction, label) -> `[batch]`, or "auto": cross-entropy for whole-number or
             named labels, the squared error for values.
@@ -315,7 +323,8 @@ def gather(job: Job, events: Iterable[Event], consumers: Iterable[Callable[[Even
             update_seconds += event.update_seconds
             set_aside += event.set_aside
             rows.append({**_times(event.clock, update_seconds), "loss_mean": event.loss_mean, **norm_columns(event)})
-            rows[-1] |= noise_columns(event)
+            compile_seconds += event.compile_seconds
+            rows[-1] |= {**noise_columns(event), **size_columns(event, job)}
             noise = event.noise if noise is None else noise + event.noise
             if event.repeats is not None:
                 repeats.append(dict(event.repeats))

@@ -20,7 +20,7 @@ from .clock import Clock, Duration
 from .config import Job, Settings, as_columns, resolve
 from .data import foreseen, reading_errors
 from .evaluate import block_for, evaluator, fetches, scores
-from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
+from .events import Diverged, Evaluated, Event, Finished, Started
 from .models import n_parameters
 from .rate_range import with_rate
 from .update import State
@@ -71,6 +71,10 @@ class Stopwatch:
     def pause(self) -> None:
         """Stops counting until `go_on`."""
         self._before, self._running = self.seconds, False
+
+    def leave_out(self, seconds: float) -> None:
+        """Does not count seconds that have passed."""
+        self._before -= seconds
 
     def go_on(self) -> None:
         """Counts again."""
@@ -196,7 +200,8 @@ def _loop(job: Job, engine: Engine, evaluations: Evaluations, watch: Stopwatch) 
         reason = job.stopping.reason(clock, scores_now, best_at) or _at_rest(job, clock, moved)
         if reason is not None:
             break
-        before = clock
+        before, late = clock, engine.make_ready()
+        watch.leave_out(late)
         try:
             done = engine.advance(counted + evaluations.next(clock), allowed - watch.seconds)
         except NotFinite as error:
@@ -204,7 +209,7 @@ def _loop(job: Job, engine: Engine, evaluations: Evaluations, watch: Stopwatch) 
             return
         clock = _at(done.clock, watch)
         moved = clock if clock.updates > before.updates else moved
-        yield from emit(_stamped(done, clock))
+        yield from emit(replace(done, clock=clock, compile_seconds=late))
         newest = None
         last = job.stopping.durations.over(clock)
         if evaluations.due(before, clock) or (last and not evaluations.never):
@@ -222,10 +227,6 @@ def _at_rest(job: Job, clock: Clock, moved: Clock) -> str | None:
 
 def _at(clock: Clock, watch: Stopwatch) -> Clock:
     return Clock(clock.updates, clock.examples, clock.epochs, watch.seconds)
-
-
-def _stamped(done: StretchDone, clock: Clock) -> StretchDone:
-    return replace(done, clock=clock)
 
 
 def _diverged(error: NotFinite, engine: Engine, watch: Stopwatch) -> Diverged:

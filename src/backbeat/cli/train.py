@@ -46,7 +46,11 @@ def train(
     data: DataName = "digits",
     *,
     every: Annotated[
-        str, Parameter(help='Examples per update: 1, 32, 10%, dataset, or "32 then 128 after 10 epochs".')
+        str,
+        Parameter(
+            help='Examples per update: 1, 32, 10%, dataset, "32 then 128 after 10 epochs", or "noise 8 to 512": as '
+            "many as the noise of the gradient asks for, with γ (given for 8) in step."
+        ),
     ] = "32",
     repeat_until: Annotated[str | None, Parameter(help="Repeat a batch until loss<0.1, or correct.")] = None,
     at_most: Annotated[int | None, Parameter(help="Most updates on one batch, with --repeat-until.")] = None,
@@ -223,6 +227,9 @@ def in_words(cadence: Any) -> str:
         return words.get(str(size), f"every {size} {'of the data' if '%' in str(size) else 'examples'}")
 
     first, *later = cadence.phases
+    if cadence.follows:
+        most = "all" if later[0].size == "dataset" else later[0].size
+        return f"{first.size} to {most} examples, as the noise of the gradient asks"
     repeat = cadence.repeated
     repeated = "" if repeat is None else f", repeated until {repeat.until}, at most {repeat.at_most} times"
     return size(first.size) + repeated + "".join(f", then {size(phase.size)} after {phase.after}" for phase in later)

@@ -41,6 +41,11 @@ def cadences_of(every: Any) -> list[Cadence]:
     if not cadences:
         raise SettingsError("every is empty; give at least one cadence, for example every=[1, 32, 'dataset'].")
     for cadence in cadences:
+        if cadence.follows:
+            raise SettingsError(
+                f"every={str(cadence)!r} has no batch size of its own to be compared by; give constant ones, such as "
+                f"its bounds, and train with {str(cadence)!r} beside them."
+            )
         if cadences.count(cadence) > 1:
             raise SettingsError(f"every names {cadence} twice; give each cadence once.")
     return cadences
