@@ -283,6 +283,207 @@ def run(*, n_rows: int = 400, score: str = "accuracy", name: str = "digits", rep
     }
 
 
+def _sure(value: float, factor: float = 1.2) -> dict[str, float]:
+    """A value with an interval, as advice carries it."""
+    return {"value": value, "low": value / factor, "high": value * factor}
+
+
+def _advised(name: str, size: Record) -> Record:
+    """A wish that a batch size serves."""
+    m, updates = size["batch_size"], size["updates_to_target"]
+    return {
+        "name": name,
+        "batch_size": m,
+        "every": size["every"],
+        "learning_rate": size["learning_rate"],
+        "updates": _sure(updates),
+        "examples": _sure(updates * m),
+        "epochs": _sure(updates * m / N_TRAIN),
+        "seconds": _sure(size["seconds_to_target"], 1.4),
+        "level": [],
+    }
+
+
+def _advice_sizes(reached: bool, alpha: float, beta: float) -> list[Record]:
+    """Batch sizes on the law of updates; the smallest rate's best lies on an edge, 512 had no time."""
+    sizes = []
+    for m in (1, 4, 16, 64, 256, 512, N_TRAIN):
+        updates, rate, absent = round(S_MIN * (1 + B_CRIT / m)), 1.0 / (1 + B_CRIT / m), m == 512
+        sizes.append(
+            {
+                "batch_size": m,
+                "every": "dataset" if m == N_TRAIN else str(m),
+                "learning_rate": None if absent else rate,
+                "updates": [] if absent else [updates, updates + 6, updates - 4 if reached else None],
+                "reached": reached and not absent,
+                "on_edge": m == 1,
+                "why_not": "one run of it would take 3 s of the 1 s left" if absent else None,
+                "seconds_per_update": alpha + beta * m,
+                "seconds_how": "interpolated" if m == 64 else "measured",
+                "updates_to_target": float(updates) if reached and not absent else None,
+                "seconds_to_target": updates * (alpha + beta * m) if reached and not absent else None,
+                "tuning": []
+                if absent
+                else [
+                    {"learning_rate": rate * f, "updates_to_target": [None], "score": 0.2, "diverged": 0}
+                    for f in (0.5, 1.0, 2.0)
+                ],
+            }
+        )
+    return sizes
+
+
+def _advice_noise() -> Record:
+    points = [
+        {
+            "updates": 20 * k,
+            "train_loss_mean": 2.3 / (1 + k),
+            "scale": None if k == 2 else 10.0 + k,
+            "low": -1.0 if k == 1 else 8.0,
+            "high": None if k == 3 else 14.0 + k,
+            "gradient_squared": 0.5,
+            "trace": 6.0,
+            "known": k != 2,
+        }
+        for k in range(6)
+    ]
+    return {"value": 12.5, "low": 11.0, "high": 14.5, "known": True, "points": points, "n_examples": N_TRAIN}
+
+
+def advice(
+    *,
+    reached: bool = True,
+    fit: bool = True,
+    noise: bool = True,
+    elsewhere: bool = True,
+    tunable: bool = True,
+    name: str = "digits",
+) -> Record:
+    """Advice to update after 16 examples; unless `reached`, that no batch size met the target."""
+    alpha, beta = 4e-6, 0.5e-6
+    sizes = _advice_sizes(reached, alpha, beta)
+    by_size = {size["batch_size"]: size for size in sizes}
+    wishes = {"finish_first": 16, "fewest_examples": 4, "fewest_updates": N_TRAIN}
+    known = fit and reached
+    rows = [
+        {"batch_size": m, "updates": _sure(90.0), "seconds_per_update": 2e-5, "seconds": t, "low": t / 2, "high": t * 2}
+        for m, t in ((16, 2e-3), (N_TRAIN, 1e-3))
+    ]
+    computed = "Computed, not measured: on 8 devices, each like this machine, the whole data set would finish first."
+    return {
+        "kind": "advice",
+        "format": 1,
+        "backbeat": "0.1.0",
+        "created": "2026-11-23T12:00:00+00:00",
+        "data": {
+            "name": name,
+            "n_examples": 1797,
+            "n_train": N_TRAIN,
+            "n_held_out": 360,
+            "input_shape": [8, 8],
+            "n_classes": 10,
+            "notes": ["2 examples were left out."],
+            "sha256": None,
+        },
+        "model": "mlp:32",
+        "loss": "cross_entropy",
+        "optimizer": "sgd",
+        "order": "reshuffled",
+        "n_parameters": 2410,
+        "seed": 0,
+        "seeds": 3,
+        "target": "train loss<=0.1",
+        "within_seconds": 120.0,
+        "took_seconds": 73.5,
+        "tunable": tunable,
+        "kept": {},
+        "answer": [
+            "To finish first, update after 16 examples with the learning rate 0.421.",
+            "The critical batch size (B_crit) is about 22.",
+            *([computed] if elsewhere and reached else []),
+        ]
+        if reached
+        else ["No batch size met train loss<=0.1 with every seed in the time given, so there is no advice yet."],
+        "notes": ["Updating after 512 examples was not measured: one run of it would take 3 s of the 1 s left."],
+        "next": "Measure next: 512, for which a longer --within leaves time.",
+        **{wish: _advised(wish, by_size[m]) if reached else None for wish, m in wishes.items()},
+        "critical_batch": {
+            "s_min": S_MIN,
+            "b_crit": B_CRIT,
+            "residual": 0.05,
+            "n_points": 5,
+            "rejected": [{"batch_size": 1, "why": "its best rate lies on the edge of those tried"}],
+            "definition": "the batch size at which updates and examples are both twice their least",
+            "known": True,
+            "value": B_CRIT,
+            "low": 16.0,
+            "high": 31.0,
+        }
+        if known
+        else None,
+        "noise_scale": _advice_noise() if noise and reached else None,
+        "hardware": {
+            "points": [
+                {
+                    "batch_size": m,
+                    "median": alpha + beta * m,
+                    "low": 0.9 * (alpha + beta * m),
+                    "high": 1.2 * (alpha + beta * m),
+                    "n_rounds": 7,
+                    "block": min(m, 1024),
+                }
+                for m in (1, 4, 16, 256, 512, N_TRAIN)
+            ],
+            "alpha": _sure(alpha),
+            "beta": _sure(beta),
+            "residual": 0.05,
+        },
+        "sizes": sizes,
+        "rate_law": {
+            "text": "γ(M) = 1 / (1 + B_n/M), B_n = 22; tuned rates are within a factor 1.1 of it",
+            "rows": [{"batch_size": m, "learning_rate": 1 / (1 + B_CRIT / m)} for m in (1.0, 10.0, 100.0, 1437.0)],
+        }
+        if tunable and reached
+        else None,
+        "time_model": {"s_min": S_MIN, "b_crit": B_CRIT, "alpha": alpha, "beta": beta} if known else None,
+        "confirmed": [
+            {
+                "batch_size": m,
+                "every": str(m),
+                "learning_rate": by_size[m]["learning_rate"],
+                "predicted_updates": _sure(by_size[m]["updates_to_target"]),
+                "predicted_seconds": _sure(by_size[m]["seconds_to_target"], 1.4),
+                "seen_updates": updates,
+                "seen_seconds": times,
+                "agrees": agrees,
+            }
+            for m, updates, times, agrees in (
+                (16, [210, 200, 190], [0.0025, 0.0024, 0.0023], True),
+                (4, [560, None, 550], [0.0034, None, 0.0033], False),
+                (64, [], [], False),
+            )
+        ]
+        if reached
+        else [],
+        "capacity": {"block": N_TRAIN, "n_train": N_TRAIN, "confirmed": True, "sentences": []},
+        "what_if": {
+            "name": "8 devices, each like this machine",
+            "rows": rows if reached else [],
+            "best": rows[1] if reached else None,
+            "sentences": [computed] if reached else ["For 8 devices nothing can be computed."],
+        }
+        if elsewhere
+        else None,
+        "environment": dict(ENVIRONMENT),
+    }
+
+
+@pytest.fixture
+def fake_advice() -> Callable[..., Record]:
+    """The maker of advice records."""
+    return advice
+
+
 @pytest.fixture
 def fake_comparison() -> Callable[..., Record]:
     """The maker of comparison records."""

@@ -64,8 +64,9 @@ def comparisons(make) -> list[dict]:
     ]
 
 
-def test_the_record_comes_back_as_it_was(fake_comparison, fake_run):
-    for record in [*comparisons(fake_comparison), fake_run(), fake_run(repeats=True, score="r2", name=NASTY)]:
+def test_the_record_comes_back_as_it_was(fake_comparison, fake_run, fake_advice):
+    runs = [fake_run(), fake_run(repeats=True, score="r2", name=NASTY)]
+    for record in [*comparisons(fake_comparison), *runs, fake_advice(name=NASTY), fake_advice(reached=False)]:
         assert embedded(page(record)) == record
 
 
@@ -92,8 +93,16 @@ def test_the_answer_is_readable_without_scripts_and_escaped(fake_comparison):
     assert "<p>Every 8 &lt;i&gt;wins&lt;/i&gt;.</p>" in inside
 
 
-def test_nothing_is_loaded_from_elsewhere(fake_comparison, fake_run):
-    for record in (fake_comparison(), fake_run()):
+def test_advice_is_readable_without_scripts(fake_advice):
+    record = fake_advice()
+    document = page(record)
+    inside = document.split("<noscript>")[1].split("</noscript>")[0]
+    assert [f"<p>{sentence}</p>" in inside for sentence in [*record["answer"], record["next"]]] == [True] * 4
+    assert parsed(document).texts["title"] == ["How often to update: mlp:32 on digits · backbeat"]
+
+
+def test_nothing_is_loaded_from_elsewhere(fake_comparison, fake_run, fake_advice):
+    for record in (fake_comparison(), fake_run(), fake_advice()):
         document = page(record)
         elements = parsed(document)
         for tag, attributes in elements.tags:

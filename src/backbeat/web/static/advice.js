@@ -52,7 +52,7 @@
     ];
     const [model, name] = [record.model || "the model", data.name || "the data"];
     return [
-      make("h1", { text: `After how many examples should ${model} be updated on ${name}, and how far?` }),
+      make("h1", { text: `After how many examples should ${model} be updated on ${name}, and with which learning rate?` }),
       make("p", { class: "context", text: parts.filter(Boolean).join(" · ") }),
     ];
   }
@@ -79,7 +79,7 @@
         interval(wish.examples, whole),
         interval(wish.epochs, exact),
         interval(wish.seconds, seconds),
-        [level.length ? value(words.list(level)) : nothing("none")],
+        [level.length ? value(words.list(level)) : nothing("no other")],
       ];
     });
     if (!rows.length) return null;
@@ -93,7 +93,7 @@
           `What one run takes until ${readable(record.target || "the target")}, and below it the range in which 95 % ` +
           "of runs should lie. Time is that of updates alone, on this machine.",
       }),
-      scrolling("What serves each wish", table("wishes-table", [...columns, ["as good within 10 %"]], rows)),
+      scrolling("What serves each wish", table("wishes-table", [...columns, ["also within 10 %"]], rows)),
     );
   }
 
@@ -166,20 +166,26 @@
   function charts(record) {
     const width = widthOf(record);
     if (!width) return [];
+    const scale = noise(record);
     const product = [hardware(record, width), updates(record, width), time(record, width)];
     return [
       restsOn(
         "time",
         "Time to the target = updates × the time of one",
-        "A larger batch needs fewer updates, and each of them takes longer. All axes are logarithmic.",
+        product[1]
+          ? "A larger batch needs fewer updates, and each of them takes longer. All axes are logarithmic."
+          : "No batch size met the target, so there are no updates and no time to draw.",
         product,
         "three",
       ),
       restsOn(
         "steering",
         "Learning rate and noise",
-        "The rate was tuned for each batch size; the noise scale is a rough guide to which batch sizes pay.",
-        [rate(record, width), noise(record)],
+        (record.tunable === false ? "The learning rate is the optimizer’s own. " : "The rate is tuned for each batch size. ") +
+          (scale
+            ? "The noise scale is a rough guide to which batch sizes pay."
+            : "The noise scale along a run was not measured."),
+        [rate(record, width), scale],
         "two",
       ),
     ].filter(Boolean);
@@ -244,8 +250,9 @@
     const plan = record.what_if;
     if (!plan) return null;
     const best = (plan.best || {}).batch_size;
+    const all = (record.data || {}).n_train;
     const rows = (plan.rows || []).map((row) => [
-      [make("span", { class: "every", text: row.batch_size === 1 ? "each example" : `${count(row.batch_size)} examples` })],
+      [make("span", { class: "every", text: after({ every: row.batch_size === all ? "dataset" : "", ...row }) })],
       interval(row.updates, whole),
       [value(seconds(row.seconds_per_update))],
       interval({ value: row.seconds, low: row.low, high: row.high }, seconds),

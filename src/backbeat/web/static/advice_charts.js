@@ -3,9 +3,10 @@
 (() => {
   const { words, charts } = backbeat;
   const { known, count, seconds, number, roughly, make } = words;
-  const SEEN = "--cadence-5";
+  const SEEN = "--cadence-6";
   const REAL = "--cadence-0";
   const NOISE = "--cadence-3";
+  const ALL = "--muted";
   const FITTED = "--ink";
   const paint = (name) => () => charts.css(name);
 
@@ -15,7 +16,8 @@
     return of.batch_size === 1 ? "each example" : `${count(of.batch_size)} examples`;
   }
 
-  const whole = (value) => count(known(value) && value >= 10 ? Math.round(value) : value);
+  const whole = (value) => count(known(value) ? Math.round(value) : value);
+  const rounded = (value) => count(known(value) && value >= 10 ? Math.round(value) : value);
   const size = (point) => `M = ${count(point.x)}`;
   const ranged = (write) => (y, p) =>
     known(p.low) && known(p.high) && write(p.low) !== write(p.high)
@@ -55,8 +57,11 @@
 
   /* A card with its key: [[name, colour], …]. */
   function card(title, sentence, key) {
-    const made = charts.card(title, sentence);
-    const names = key.map(([name, colour]) => make("span", {}, make("i", { class: `swatch of${colour}` }), name));
+    const made = charts.card(title, "");
+    made.said.append(...words.formula({}, words.kept(sentence)).childNodes);
+    const names = key.map(([name, colour]) =>
+      make("span", {}, make("i", { class: `swatch of${colour}` }), ...words.formula({}, name).childNodes),
+    );
     made.box.insertBefore(make("div", { class: "legend plain" }, ...names), made.host);
     return made;
   }
@@ -140,9 +145,9 @@
   function lawSentence(fit) {
     if (!fit) return "B_crit is not known from these runs, so no law is drawn.";
     return (
-      `B_crit = ${whole(fit.value)} examples (95 %: ${whole(fit.low)} to ${whole(fit.high)}, shaded): well below it ` +
+      `B_crit = ${rounded(fit.value)} examples (95 %: ${rounded(fit.low)} to ${rounded(fit.high)}, shaded): well below it ` +
       `twice the batch halves the updates (dashed), well above it saves hardly any (dotted: S_min = ` +
-      `${whole(fit.s_min)}).`
+      `${rounded(fit.s_min)}).`
     );
   }
 
@@ -158,11 +163,10 @@
       outside.size ? "A ring is left out of the fit." : "",
       never.length ? "A hollow triangle did not meet the target with every seed." : "",
     ].filter(Boolean);
-    const made = card("How many updates are needed", "", [
+    const made = card("How many updates are needed", [lawSentence(fit), ...rest].join(" "), [
       ["measured, with the range of the seeds", SEEN],
       ...(fit ? [["S_min (1 + B_crit / M)", FITTED]] : []),
     ]);
-    made.said.replaceWith(words.formula({ class: "seen" }, [lawSentence(fit), ...rest].join(" ")));
     const stroke = paint(SEEN);
     const points = able.map((s) => {
       const seen = s.updates.filter(known);
@@ -280,12 +284,11 @@
     if (!tuned.length) return null;
     const law = (record.rate_law || {}).rows || [];
     const edge = tuned.some((s) => s.on_edge) ? " A ring: the best rate lies on the edge of those tried." : "";
-    const made = card("The learning rate over the batch size", "", [
+    const said = record.rate_law ? `The law of ${record.optimizer}: ${record.rate_law.text}.` : "No law was fitted.";
+    const made = card("The learning rate over the batch size", said + edge, [
       ["tuned, with the range of rates tried", SEEN],
       ...(law.length ? [["law", FITTED]] : []),
     ]);
-    const said = record.rate_law ? `The law of ${record.optimizer}: ${record.rate_law.text}.` : "No law was fitted.";
-    made.said.replaceWith(words.formula({ class: "seen" }, said + edge));
     const stroke = paint(SEEN);
     const points = tuned.map((s) => {
       const tried = (s.tuning || []).map((t) => t.learning_rate).filter((v) => known(v) && v > 0);
@@ -334,7 +337,7 @@
     const made = card(
       "The gradient’s noise scale along a run",
       `tr Σ / |G|², ${best ? `in a run that updates after ${after(best)}` : "along a run"}.${all}`,
-      [["noise scale, with its 95 % interval", NOISE]],
+      [["noise scale, with its 95 % interval", NOISE], ...(found.known ? [["all points together", ALL]] : [])],
     );
     return drawn(made, {
       label: "noise scale against updates, the vertical axis logarithmic",
@@ -353,7 +356,7 @@
       marks: points.map((p) => ({ kind: "dot", x: p.updates, y: p.scale, stroke: paint(NOISE) })),
       x: { label: "updates", write: count, word: "updates" },
       y: { label: "noise scale, examples", unit: "count", write: number, range: tall(1.4) },
-      rules: found.known ? [{ y: found.value, text: "all points together" }] : [],
+      rules: found.known ? [{ y: found.value, text: "" }] : [],
     });
   }
 

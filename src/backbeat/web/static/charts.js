@@ -97,7 +97,7 @@
       label: side.label,
       labelSize: 18,
       labelGap: 2,
-      size: which === "y" ? 50 : 28,
+      size: which === "x" ? 28 : side.unit === "seconds" ? 56 : 50,
       gap: 4,
       grid: { stroke: () => css("--grid"), width: 1 },
       ticks: { stroke: () => css("--grid"), width: 1, size: 4 },
@@ -260,23 +260,33 @@
     ctx.restore();
   }
 
-  /* An upright line at one x, named at its top on the side that has more room. */
-  function drawUpright(u, rule, ratio) {
+  /* Upright lines at one x, named at their top on the side that has more room. */
+  function drawUprights(u, spec, named) {
     const { ctx } = u;
-    const x = u.valToPos(rule.at, "x", true);
+    const ratio = devicePixelRatio;
     const [left, right] = [u.bbox.left, u.bbox.left + u.bbox.width];
-    if (!(x >= left && x <= right)) return;
     ctx.save();
-    ctx.strokeStyle = ctx.fillStyle = css("--accent");
-    ctx.lineWidth = 1.5 * ratio;
-    ctx.beginPath();
-    ctx.moveTo(x, u.bbox.top);
-    ctx.lineTo(x, u.bbox.top + u.bbox.height);
-    ctx.stroke();
     ctx.font = `600 ${11 * ratio}px system-ui, sans-serif`;
-    const flip = x > (left + right) / 2;
-    ctx.textAlign = flip ? "right" : "left";
-    ctx.fillText(rule.text, x + (flip ? -5 : 5) * ratio, u.bbox.top + 9 * ratio);
+    ctx.lineJoin = "round";
+    for (const rule of (spec.rules || []).filter((r) => r.at !== undefined)) {
+      const x = u.valToPos(rule.at, "x", true);
+      if (!(x >= left && x <= right)) continue;
+      const flip = x > (left + right) / 2;
+      ctx.strokeStyle = css(named ? "--card" : "--accent");
+      ctx.fillStyle = css("--accent");
+      ctx.lineWidth = (named ? 4 : 1.5) * ratio;
+      ctx.textAlign = flip ? "right" : "left";
+      if (named) {
+        const place = [rule.text, x + (flip ? -6 : 6) * ratio, u.bbox.top + 9 * ratio];
+        ctx.strokeText(...place);
+        ctx.fillText(...place);
+        continue;
+      }
+      ctx.beginPath();
+      ctx.moveTo(x, u.bbox.top);
+      ctx.lineTo(x, u.bbox.top + u.bbox.height);
+      ctx.stroke();
+    }
     ctx.restore();
   }
 
@@ -298,13 +308,11 @@
         if (rule.text && rule.x >= u.scales.x.min && rule.x <= u.scales.x.max) {
           ctx.fillText(rule.text, u.valToPos(rule.x, "x", true), u.bbox.top + u.bbox.height - 6 * ratio);
         }
-      } else if (rule.at !== undefined) {
-        drawUpright(u, rule, ratio);
       } else if (rule.word) {
         ctx.textAlign = "center";
         if (rule.x > u.scales.x.min && rule.x < u.scales.x.max)
           ctx.fillText(rule.word, u.valToPos(rule.x, "x", true), u.bbox.top + u.bbox.height - 6 * ratio);
-      } else {
+      } else if (rule.y !== undefined) {
         const y = u.valToPos(rule.y, "y", true);
         if (!(y >= u.bbox.top && y <= u.bbox.top + u.bbox.height)) continue;
         ctx.setLineDash([5 * ratio, 4 * ratio]);
@@ -417,10 +425,16 @@
           line.band ? [{ series: [3 + 3 * i, 2 + 3 * i], fill: () => `${line.stroke()}2e` }] : [],
         ),
         hooks: {
-          drawClear: [(u) => drawRules(u, spec)],
+          drawClear: [
+            (u) => {
+              drawRules(u, spec);
+              drawUprights(u, spec, false);
+            },
+          ],
           draw: [
             (u) => {
               drawMarks(u, spec);
+              drawUprights(u, spec, true);
               endNames(u, spec);
             },
           ],

@@ -136,7 +136,8 @@ globalThis.backbeat = globalThis.backbeat || {};
     const dl = make("dl", { class: "facts" });
     for (const [name, value] of pairs) {
       if (value === null || value === undefined || value === "") continue;
-      dl.append(make("div", {}, make("dt", { text: name }), make("dd", { text: String(value) })));
+      const said = formula({}, String(value)).childNodes;
+      dl.append(make("div", {}, make("dt", { text: name }), make("dd", {}, ...said)));
     }
     return dl;
   }
