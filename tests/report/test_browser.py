@@ -88,12 +88,14 @@ def ticks(tab: Any, chart: int = 0) -> list[float]:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
-def test_every_page_fits_and_draws(shown, fake_comparison, fake_run, width: int, theme: str):
+def test_every_page_fits_and_draws(shown, fake_comparison, fake_run, fake_advice, width: int, theme: str):
     records = [
         (fake_comparison(), 7),
         (fake_comparison(("32",), troubles=False, name=NASTY), 7),
         (fake_comparison(score="r2", troubles=False, fit=False), 7),
         (fake_comparison(goal=False), 4),
+        (fake_advice(name=NASTY), 5),
+        (fake_advice(reached=False), 2),
         (fake_run(name=NASTY), 2),
         (fake_run(repeats=True, score="r2", n_rows=9000), 2),
     ]
@@ -317,8 +319,8 @@ def test_values_are_read_with_arrow_keys_and_with_the_mouse(shown, fake_comparis
         assert chart.locator(".hover").is_visible()
 
 
-def test_every_control_can_be_reached_and_has_a_name(shown, fake_comparison, fake_run):
-    for record in (fake_comparison(), fake_run(repeats=True)):
+def test_every_control_can_be_reached_and_has_a_name(shown, fake_comparison, fake_run, fake_advice):
+    for record in (fake_comparison(), fake_run(repeats=True), fake_advice()):
         with shown(record) as tab:
             nameless = tab.evaluate(
                 """() => [...document.querySelectorAll("button, input, [tabindex]")].filter((element) => {
@@ -365,3 +367,100 @@ def test_a_large_comparison_is_quick(shown, fake_comparison):
             }"""
         )
         assert spent < 4000  # milliseconds; about 200 on two idle cores, more while other tests run
+
+
+def test_the_answer_of_advice_comes_first_and_what_is_computed_stands_apart(shown, fake_advice):
+    record = fake_advice()
+    with shown(record) as tab:
+        said = [text.replace("\u00a0", " ") for text in tab.locator("#answer p").all_inner_texts()]
+        assert said == [
+            record["answer"][0], "The critical batch size (Bcrit) is about 22.", record["next"]
+        ]  # fmt: skip
+        assert tab.inner_text("#elsewhere-title") == "What if: 8 devices, each like this machine"
+        assert tab.inner_text("#elsewhere .computed") == "Computed, not measured"
+        assert record["answer"][2] in tab.inner_text("#elsewhere")
+        notes = tab.locator("#notes li").all_inner_texts()
+        assert [note.replace("\u00a0", " ") for note in notes] == [*record["notes"], *record["data"]["notes"]]
+        titles = tab.locator("main h3").all_inner_texts()
+        assert titles == [
+            "What an update costs", "How many updates are needed", "Time to the target",
+            "The learning rate over the batch size", "The gradient’s noise scale along a run",
+        ]  # fmt: skip
+
+
+def plain_cells(tab: Any, table: str) -> list[list[str]]:
+    return [[cell.replace("\u202f", " ") for cell in row] for row in cells(tab, table)]
+
+
+def test_every_cell_of_the_tables_of_advice(shown, fake_advice):
+    with shown(fake_advice()) as tab:
+        first, few, last = plain_cells(tab, "#wishes-table")
+        assert first == [
+            "Finish first", "16 examples", "0.421", "200 | 167 to 240", "3,200 | 2,667 to 3,840",
+            "2.23 | 1.86 to 2.67", "2.4 ms | 1.71 ms to 3.36 ms", "no other",
+        ]  # fmt: skip
+        assert few[:4] == ["Fewest examples", "4 examples", "0.154", "546 | 455 to 655"]
+        assert last[:2] == ["Fewest updates", "the whole data set | M = 1,437"]
+        seen = plain_cells(tab, "#confirmed-table")
+        assert seen == [
+            ["16 examples", "0.421", "200 | 167 to 240", "200 | 210, 200, 190", "2.4 ms | 1.71 ms to 3.36 ms",
+             "2.4 ms | 2.5 ms, 2.4 ms, 2.3 ms", "as predicted"],
+            ["4 examples", "0.154", "546 | 455 to 655", "– | 560, –, 550", "3.28 ms | 2.34 ms to 4.59 ms",
+             "– | 3.4 ms, –, 3.3 ms", "2 of 3 runs met the target"],
+            ["64 examples", "0.744", "113 | 94 to 136", "–", "4.07 ms | 2.91 ms to 5.7 ms", "–",
+             "not run, for lack of time"],
+        ]  # fmt: skip
+        sizes = plain_cells(tab, "#sizes-table")
+        assert sizes[0] == [
+            "each example", "0.0435 | 3 tried", "3 of 3", "1,932 | 1,928 to 1,938", "4.5 µs", "8.69 ms",
+            "rate on the edge of those tried, left out of the fit",
+        ]  # fmt: skip
+        assert sizes[2][-1] == "finish first"
+        assert sizes[3][4] == "36 µs | interpolated"
+        reason = "not measured: one run of it would take 3 s of the 1 s left"
+        assert sizes[5] == ["512 examples", "–", "–", "not measured", "260 µs", "–", reason]
+        assert plain_cells(tab, "#elsewhere-table") == [
+            ["16 examples", "90 | 75 to 108", "20 µs", "2 ms | 1 ms to 4 ms", ""],
+            ["the whole data set", "90 | 75 to 108", "20 µs", "1 ms | 500 µs to 2 ms", "quickest there"],
+        ]
+
+
+def test_the_numbers_of_the_charts_unfold_by_keyboard(shown, fake_advice):
+    with shown(fake_advice()) as tab:
+        assert tab.locator("#hardware-table").is_hidden()
+        for place in (0, 1):
+            tab.locator("#numbers summary").nth(place).press("Enter")
+        assert plain_cells(tab, "#hardware-table")[-1] == [
+            "1,437", "723 µs | 650 µs to 867 µs", "503 ns", "723 µs", "7", "1,024"
+        ]  # fmt: skip
+        noise = plain_cells(tab, "#noise-table")
+        assert noise[0] == ["0", "2.30", "10 | 8 to 14", "0.500", "6.00"]
+        assert noise[2][2] == "not known"
+
+
+def test_the_charts_of_advice_say_the_nearest_size_with_its_range(shown, fake_advice):
+    with shown(fake_advice()) as tab:
+        chart = tab.locator("#time .chart >> nth=1")
+        chart.focus()
+        for _ in range(23):  # from the middle to the first batch size, a fiftieth of the width at a time
+            tab.keyboard.press("ArrowLeft")
+        lines = [text.replace("\u202f", " ").split("\n") for text in chart.locator(".hover p").all_inner_texts()]
+        assert ["M = 1, measured", "1,932 (1,928 to 1,938)"] in lines
+        assert lines[0][0].startswith("at M ≈")
+
+
+def test_advice_that_found_nothing_says_so(shown, fake_advice):
+    record = fake_advice(reached=False)
+    with shown(record) as tab:
+        assert tab.inner_text("#answer .lead") == record["answer"][0]
+        assert "there are no updates and no time to draw" in tab.inner_text("#time")
+        assert "The noise scale along a run was not measured." in tab.inner_text("#steering")
+        assert tab.locator("#wishes, #confirmed, #elsewhere-table").count() == 0
+        row = plain_cells(tab, "#sizes-table")[1]
+        assert row[2:4] == ["2 of 3", "not reached | 546 to 552"]
+        assert row[-1] == "not met with every seed"
+    with shown(fake_advice(fit=False)) as tab:
+        assert "Bcrit is not known from these runs" in tab.inner_text("#time")
+    with shown(fake_advice(tunable=False)) as tab:
+        assert plain_cells(tab, "#wishes-table")[0][2] == "the optimizer’s own"
+        assert "learning rate is the optimizer’s own" in tab.inner_text("#steering")

@@ -40,10 +40,8 @@ app.command("backbeat.cli.train:train", name="train", help="Train one network at
 app.command("backbeat.cli.predict:predict", name="predict", help="Predict new data with a run's network.")
 app.command("backbeat.cli.evaluate:evaluate", name="evaluate", help="Score a run's network, class by class.")
 app.command("backbeat.cli.export:export", name="export", help="Write a run's network for other programs, checked.")
-app.command(
-    "backbeat.cli.report:report", name="report", help="Write the report page of a run or comparison, and open it."
-)
-app.command("backbeat.cli.runs:runs", name="runs", help="List runs and comparisons.")
+app.command("backbeat.cli.report:report", name="report", help="Write the report page of a run, comparison or advice.")
+app.command("backbeat.cli.runs:runs", name="runs", help="List runs, comparisons and advice.")
 app.register_install_completion_command(help="Install completion for the shell in use.")
 
 

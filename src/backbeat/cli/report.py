@@ -1,4 +1,4 @@
-"""`backbeat report`: the page of a run or comparison, one self-contained HTML file."""
+"""`backbeat report`: the page of a run, a comparison or advice, one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 
 def report(
-    run: Annotated[Path, Parameter(help="The folder of a run or comparison, or its name under runs/.")],
+    run: Annotated[Path, Parameter(help="The folder of a run, comparison or advice, or its name under runs/.")],
     *,
     output: Annotated[
         Path | None,
@@ -23,16 +23,16 @@ def report(
         bool, Parameter(name="--open", negative="--no-open", help="Open the page in the browser.")
     ] = True,
 ) -> int:
-    """Writes the report of a run or comparison from its records, and opens it."""
+    """Writes the report of a run, a comparison or advice from its records, and opens it."""
     from ..errors import SettingsError
     from ..record import found_folder, read_record
-    from ..report import comparison_figure, run_figure, save_figure, write_page
+    from ..report import advice_figure, comparison_figure, run_figure, save_figure, write_page
 
     folder = found_folder(run)
     record = read_record(folder)
     path = output or (folder if folder.is_dir() else folder.parent) / "report.html"
     if path.suffix in (".png", ".svg"):
-        draw = comparison_figure if record["kind"] == "comparison" else run_figure
+        draw = {"comparison": comparison_figure, "advice": advice_figure, "run": run_figure}[record["kind"]]
         save_figure(draw(record), path)
     elif path.suffix in (".html", ".htm"):
         write_page(record, path)

@@ -1,4 +1,4 @@
-"""`backbeat runs`: what has been trained and compared."""
+"""`backbeat runs`: what has been trained, compared and advised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def runs(
     *,
     json: AsJson = False,
 ) -> int:
-    """Lists runs and comparisons, the newest first."""
+    """Lists runs, comparisons and advice, the newest first."""
     from ..record import list_runs
     from ..report.style import duration
     from .console import print_json, results
