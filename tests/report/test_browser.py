@@ -449,6 +449,20 @@ def test_the_charts_of_advice_say_the_nearest_size_with_its_range(shown, fake_ad
         assert lines[0][0].startswith("at M ≈")
 
 
+def test_what_is_read_off_a_chart_stays_within_a_narrow_screen(shown, fake_advice):
+    with shown(fake_advice(), 360) as tab:
+        for place in range(3):
+            chart = tab.locator("#time .chart").nth(place)
+            for share in (0.1, 0.5, 0.9):
+                over = chart.locator(".u-over")
+                over.scroll_into_view_if_needed()
+                over.hover(position={"x": share * over.bounding_box()["width"], "y": 20})
+                box, host = chart.locator(".hover").bounding_box(), chart.bounding_box()
+                assert host["x"] <= box["x"]
+                assert box["x"] + box["width"] <= host["x"] + host["width"] + 0.5  # half a pixel of rounding
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_advice_that_found_nothing_says_so(shown, fake_advice):
     record = fake_advice(reached=False)
     with shown(record) as tab:

@@ -401,7 +401,9 @@
       list.hidden = false;
       const wide = host.clientWidth;
       const place = u.over.offsetLeft + left;
-      list.style.left = `${Math.max(0, place > wide / 2 ? place - list.offsetWidth - 12 : place + 12)}px`;
+      list.style.left = "0px"; // as wide as it likes, before it is measured
+      const start = place > wide / 2 ? place - list.offsetWidth - 12 : place + 12;
+      list.style.left = `${Math.max(0, Math.min(start, wide - list.offsetWidth))}px`;
       list.style.top = `${u.over.offsetTop + 6}px`;
     }
     const size = () => ({ width: Math.max(200, Math.floor(host.clientWidth)), height: spec.height || 300 });
