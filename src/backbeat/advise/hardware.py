@@ -184,9 +184,9 @@ class HardwareCurve:
         return "interpolated" if inside else "extrapolated"
 
     def seconds(self, batch_size: float) -> float:
-        """Returns t(M): measured where it was, else on straight lines in log–log between what was measured.
+        """Returns t(M): measured where it was, else α + β M times how far the sizes on both sides lie off that line.
 
-        Beyond, it is the fit's shape from the last measured size on: t(M) = t(M_last) (α + β M)/(α + β M_last).
+        Beyond the sizes measured it is the line's shape from the last of them on.
 
         Args:
             batch_size: M, 1 or more.
@@ -196,11 +196,9 @@ class HardwareCurve:
         """
         if not batch_size >= 1:
             raise SettingsError(f"batch_size={batch_size!r} must be 1 or more.")
-        if self.how(batch_size) != "extrapolated":
-            return math.exp(np.interp(math.log(batch_size), np.log(self._sizes), np.log(self._medians)))
-        end = 0 if batch_size < self._sizes[0] else -1
         alpha, beta = self.alpha.value, self.beta.value
-        return float(self._medians[end] * (alpha + beta * batch_size) / (alpha + beta * self._sizes[end]))
+        off = np.log(self._medians / (alpha + beta * self._sizes))
+        return float((alpha + beta * batch_size) * np.exp(np.interp(np.log(batch_size), np.log(self._sizes), off)))
 
     def grain(self, candidates: Iterable[int] | None = None) -> tuple[Neighbours, ...]:
         """Returns what the sizes beside some batch sizes cost, from the rounds that timed them together.
@@ -279,8 +277,12 @@ def _fit_words(curve: HardwareCurve) -> list[str]:
     words = [
         f"An update takes {duration(a.value)} and {duration(b.value)} for each example (95 %: {duration(a.low)} to "
         f"{duration(a.high)}, {duration(b.low)} to {duration(b.high)}), as fitted to {len(curve.points)} batch sizes "
-        f"from {count(first.batch_size)} to {count(last.batch_size)} in {rounds} rounds; the fit is "
-        f"{100 * math.expm1(curve.residual):.0f} % off in the root mean square."
+        f"from {count(first.batch_size)} to {count(last.batch_size)} in {rounds} rounds; "
+        + (
+            f"the fit is {100 * math.expm1(curve.residual):.0f} % off in the root mean square."
+            if len(curve.points) > 2
+            else "two sizes do not tell whether it is a line."
+        )
     ]
     if curve.residual > _POOR:
         words.append("A line describes this machine poorly: go by the sizes measured, not by the fit.")
