@@ -7,10 +7,15 @@ from typing import Any
 import jax
 
 from ..config import Settings
+from ..errors import BackbeatError
 from ..models import n_parameters
-from .result import Verification
+from .apart import losses_apart, predictions_apart, stateless
+from .derivative import finite_gradients, moving_layers, own_derivative, whole_numbers, without
+from .refused import finding_of
+from .result import Check, Finding, Verification
+from .rounding import EPSILON
 from .splits import compared
-from .subject import checked_count, subject_of
+from .subject import Subject, checked_count, subject_of
 
 
 def verify(
@@ -47,6 +52,49 @@ def verify(
     n = checked_count(examples)
     given = Settings.given(settings)
     with jax.default_matmul_precision("highest"):
-        subject = subject_of(model, data, given, params, n)
-        comparisons = compared(subject)
-    return Verification(subject.name, len(subject), n_parameters(subject.params), (), comparisons)
+        try:
+            subject = subject_of(model, data, given, params, n)
+        except BackbeatError as error:
+            finding = finding_of(error)
+            if finding is None:
+                raise
+            return _refused(finding)
+        return _examined(subject)
+
+
+def _refused(finding: Finding) -> Verification:
+    """Returns the verification of what is refused before it can be computed."""
+    check = Check("backbeat can train it", False, finding.sentence)
+    return Verification("this model and loss", 0, 0, (check,), (), (finding,))
+
+
+def _examined(subject: Subject) -> Verification:
+    """Returns all that is found of a subject."""
+    check, finding = stateless(subject)
+    if finding is not None:  # nothing else would hold from one call to the next
+        return Verification(subject.name, len(subject), n_parameters(subject.params), (check,), (), (finding,))
+    looked = [predictions_apart(subject), losses_apart(subject), whole_numbers(subject)]
+    checks, found = [check, *(each for each, _ in looked)], [each for _, each in looked]
+    comparisons, reference = compared(subject)
+    n, notes = len(subject), ()
+    check, finding, fine = finite_gradients(subject, reference)
+    checks, found = [*checks, check], [*found, finding]
+    if not fine.all():
+        notes = (f"{int((~fine).sum())} of {n} examples have no finite gradient and are left out below.",)
+        subject = without(subject, fine)
+        comparisons, reference = compared(subject) if fine.any() else ((), None)
+    if reference is not None:
+        check, finding, idle = moving_layers(subject, reference)
+        checks, found, notes = [*checks, check], [*found, finding], (*notes, *idle)
+    findings = [finding for finding in found if finding is not None]
+    failed = [comparison for comparison in comparisons if comparison.passed is False]
+    if failed and not findings:
+        findings = [own_derivative(subject, failed)]
+    if subject.epsilon > EPSILON:
+        notes = (
+            *notes,
+            f"the model computes with numbers coarser than float32: one rounding is {subject.epsilon:.2g}.",
+        )
+    return Verification(
+        subject.name, n, n_parameters(subject.params), tuple(checks), comparisons, tuple(findings), notes
+    )

@@ -10,6 +10,7 @@ Numerical Algorithms, 2002, §2.8, §4.2): A is not ‖ḡ‖, since gradients t
 the rounding within one example's own gradient, measured: g_i' has every weight and every input moved by one rounding,
 ± ε of itself at random. A stable computation is as good as an exact one of such moved values (ibid., §1.5), so a deep
 or badly conditioned network is allowed what it needs, and no other. 8 is the room for long inner products.
+ε is that of the coarsest numbers that the model computes with: 2⁻⁷ where it uses bfloat16.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from .result import LayerError
 
-EPSILON = 2.0**-23
+EPSILON = 2.0**-23  # of float32
 ROOM = 8.0
 
 
@@ -45,6 +46,7 @@ class Reference:
         lengths: `[n, layers]`, ‖g_i‖.
         shifts: `[n, layers]`, ‖g_i' − g_i‖.
         counts: `[n]`, c_i.
+        epsilon: ε.
     """
 
     layers: tuple[str, ...]
@@ -53,9 +55,12 @@ class Reference:
     lengths: np.ndarray
     shifts: np.ndarray
     counts: np.ndarray
+    epsilon: float = EPSILON
 
     @classmethod
-    def of(cls, layers: tuple[str, ...], weights: np.ndarray, pieces: Iterable[Piece]) -> Reference:
+    def of(
+        cls, layers: tuple[str, ...], weights: np.ndarray, pieces: Iterable[Piece], epsilon: float = EPSILON
+    ) -> Reference:
         """Returns the means of the examples that come in pieces, in order."""
         sums: list[np.ndarray] = []
         lengths, shifts, counts, start = [], [], [], 0
@@ -71,7 +76,8 @@ class Reference:
             counts.append(np.asarray(piece.counts, np.float64))
             start += n
         assert start == weights.shape[1]
-        return cls(layers, weights, sums, np.concatenate(lengths), np.concatenate(shifts), np.concatenate(counts))
+        by_example = [np.concatenate(column) for column in (lengths, shifts, counts)]
+        return cls(layers, weights, sums, by_example[0], by_example[1], by_example[2], epsilon)
 
     def mean(self, which: int = 0) -> list[np.ndarray]:
         """Returns ḡ of a set, layer by layer, each `[size]`."""
@@ -81,7 +87,9 @@ class Reference:
         """Returns how far rounding may take each layer of a set's gradient, `[layers]`, as a length."""
         weight = self.weights[which]
         n = np.count_nonzero(weight)
-        return ROOM * (weight @ self.shifts + EPSILON * np.sqrt(n) * (weight @ self.lengths)) / self._divisor(which)
+        return (
+            ROOM * (weight @ self.shifts + self.epsilon * np.sqrt(n) * (weight @ self.lengths)) / self._divisor(which)
+        )
 
     def compare(self, found: list, which: int = 0) -> tuple[LayerError, ...]:
         """Returns the error of a gradient against the mean of a set, layer by layer."""
@@ -107,7 +115,7 @@ def _norms(rows: np.ndarray) -> np.ndarray:
     return np.linalg.norm(rows, axis=1)
 
 
-def nudged(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def nudged(array: np.ndarray, rng: np.random.Generator, epsilon: float = EPSILON) -> np.ndarray:
     """Returns numbers each moved by one rounding, ± ε of itself at random; whole numbers as they are.
 
     Example:
@@ -117,4 +125,4 @@ def nudged(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if array.dtype.kind != "f":
         return array
     signs = rng.integers(0, 2, array.shape).astype(array.dtype) * 2 - 1
-    return (array * (1 + array.dtype.type(EPSILON) * signs)).astype(array.dtype)
+    return (array * (1 + array.dtype.type(epsilon) * signs)).astype(array.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -33,15 +33,15 @@ _ALL, _WEIGHTED = 0, 1  # the sets of weights: as the data has them, and others;
 class Batch(NamedTuple):
     """The examples that are cut, with their keys and two sets of weights."""
 
-    x: Array
-    y: Array
+    x: np.ndarray
+    y: np.ndarray
     keys: Array | None
     given: np.ndarray
     other: np.ndarray
 
 
-def compared(subject: Subject) -> tuple[Comparison, ...]:
-    """Returns the comparison of every way of cutting the examples of a subject."""
+def compared(subject: Subject) -> tuple[tuple[Comparison, ...], Reference]:
+    """Returns the comparison of every way of cutting the examples of a subject, and what they are compared with."""
     batch = _batch(subject)
     size, n = subject.batch_size, len(subject)
     ends = [*range(0, n, size), n]
@@ -50,12 +50,13 @@ def compared(subject: Subject) -> tuple[Comparison, ...]:
         inside[u, start:end] = 1
     sets = np.concatenate([[batch.given, batch.other], inside * batch.given, inside * batch.other])
     reference = reference_of(subject, sets)
-    return (
+    comparisons = (
         *_in_blocks(subject, batch, reference),
         _on_devices(subject, batch, reference),
         *_as_compiled(subject, batch, reference, weighted=False),
         *_as_compiled(subject, batch, reference, weighted=True),
     )
+    return comparisons, reference
 
 
 def _batch(subject: Subject) -> Batch:
@@ -63,14 +64,14 @@ def _batch(subject: Subject) -> Batch:
     given = np.ones(n, np.float32) if subject.weight is None else subject.weight
     other = np.random.default_rng(subject.seed).uniform(0.25, 2.0, n).astype(np.float32)
     other[n // 2] = 0.0  # an example that is there and does not count
-    return Batch(jnp.asarray(subject.x), jnp.asarray(subject.y), subject.keys(), given, other)
+    return Batch(subject.x, subject.y, subject.keys(), given, other)
 
 
 def reference_of(subject: Subject, weights: np.ndarray) -> Reference:
     """Returns the float64 means of per-example gradients for sets of weights `[sets, n]`."""
     rng = np.random.default_rng(subject.seed)
-    moved = jax.tree.map(lambda leaf: jnp.asarray(nudged(np.asarray(leaf), rng)), subject.params)
-    x, y, keys = nudged(subject.x, rng), subject.y, subject.keys()
+    moved = jax.tree.map(lambda leaf: jnp.asarray(nudged(np.asarray(leaf), rng, subject.epsilon)), subject.params)
+    x, y, keys = nudged(subject.x, rng, subject.epsilon), subject.y, subject.keys()
     n_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(subject.params))
     step = max(1, min(len(subject), _PIECE_FLOATS // max(1, n_parameters)))
     compiled = one_example(subject)
@@ -83,7 +84,7 @@ def reference_of(subject: Subject, weights: np.ndarray) -> Reference:
             other, _, _ = compiled(moved, x[part], y[part], mine)
             yield Piece(*jax.device_get((found, other, count)))
 
-    return Reference.of(subject.layers, weights, pieces())
+    return Reference.of(subject.layers, weights, pieces(), subject.epsilon)
 
 
 def _in_blocks(subject: Subject, batch: Batch, reference: Reference) -> Iterator[Comparison]:
@@ -93,18 +94,29 @@ def _in_blocks(subject: Subject, batch: Batch, reference: Reference) -> Iterator
     weight = None if subject.weight is None else batch.given
     ways = [
         (f"one block of {n}", [n], weight, _ALL),
-        (f"{n} blocks of 1", even, weight, _ALL),
+        (f"{n} blocks of 1", even, batch.given, _ALL),
         (f"uneven blocks, {_listed(uneven)}", uneven, batch.given, _ALL),
         (f"weights, blocks of {_listed(uneven)}", uneven, batch.other, _WEIGHTED),
     ]
     for name, sizes, weights, which in ways:
         parts = _sum_of_blocks(subject, batch, sizes, weights)
-        yield Comparison(name, reference.compare(jax.tree.leaves(mean_of(parts)), which))
+        yield Comparison(name, reference.compare(_mean(parts), which))
     block = max(1, (n + 2) // 3 - 1)
     if batch.keys is None and n > 1:  # which has no random numbers
-        weights = None if weight is None else jnp.asarray(weight)
-        found = gradient(subject.model, subject.loss, subject.params, batch.x, batch.y, weights, block=block).mean
-        yield Comparison(f"backbeat.gradient, block={block}", reference.compare(jax.tree.leaves(found)))
+        found = gradient(subject.model, subject.loss, subject.params, batch.x, batch.y, weight, block=block).parts
+        yield Comparison(f"backbeat.gradient, block={block}", reference.compare(_mean(found)))
+
+
+@lru_cache(maxsize=4)
+def _block_parts(subject: Subject) -> Callable[..., Parts]:
+    return jax.jit(partial(block_parts, subject.model, subject.loss))
+
+
+_ADD, _MEAN = jax.jit(add_parts), jax.jit(mean_of)
+
+
+def _mean(parts: Parts) -> list[np.ndarray]:
+    return jax.tree.leaves(jax.device_get(_MEAN(parts)))
 
 
 def _listed(sizes: list[int]) -> str:
@@ -112,14 +124,14 @@ def _listed(sizes: list[int]) -> str:
 
 
 def _sum_of_blocks(subject: Subject, batch: Batch, sizes: list[int], weight: np.ndarray | None) -> Parts:
-    compiled = jax.jit(partial(block_parts, subject.model, subject.loss))
+    compiled = _block_parts(subject)
     total, start = None, 0
     for size in sizes:
         part = slice(start, start + size)
         keys = None if batch.keys is None else batch.keys[part]
-        weights = None if weight is None else jnp.asarray(weight[part])
+        weights = None if weight is None else weight[part]
         parts = compiled(subject.params, batch.x[part], batch.y[part], weights, keys)
-        total, start = parts if total is None else add_parts(total, parts), start + size
+        total, start = parts if total is None else _ADD(total, parts), start + size
     assert total is not None
     return total
 
@@ -137,8 +149,8 @@ def _on_devices(subject: Subject, batch: Batch, reference: Reference) -> Compari
     keys = None if batch.keys is None else jax.device_put(batch.keys[filled], along)
     x, y, weights = (jax.device_put(array, along) for array in (batch.x[filled], batch.y[filled], weight))
     params = jax.device_put(subject.params, everywhere)
-    parts = jax.jit(partial(block_parts, subject.model, subject.loss))(params, x, y, weights, keys)
-    return Comparison(f"{k} devices", reference.compare(jax.tree.leaves(jax.device_get(mean_of(parts)))))
+    parts = _block_parts(subject)(params, x, y, weights, keys)
+    return Comparison(f"{k} devices", reference.compare(_mean(parts)))
 
 
 def _as_compiled(subject: Subject, batch: Batch, reference: Reference, *, weighted: bool) -> Iterator[Comparison]:
@@ -152,9 +164,9 @@ def _as_compiled(subject: Subject, batch: Batch, reference: Reference, *, weight
     stretch = Plan(Order("as given", subject.seed, n), every(size)).stretch(Cursor(), count)
     rows = rows_for(form, stretch, count, seed=subject.seed)
     weight = batch.other if weighted else subject.weight
-    data = Data(batch.x, batch.y, None if weight is None else jnp.asarray(weight))
+    data = Data(*jax.device_put((batch.x, batch.y, weight)))
     keeper = _keeper(count)
-    state = State(subject.params, keeper.init(subject.params))
+    state = State(subject.params, keeper.init(jax.device_get(subject.params)))
     run = program(form, subject.model, subject.loss, keeper)
     kept = jax.device_get(run(state, data, rows, jnp.float32(1.0))[0].optimizer[1])
     first = 2 + count * weighted
@@ -169,7 +181,7 @@ def _keeper(n_updates: int) -> Optimizer:
     """Returns a rule that keeps the mean gradient of each of `n_updates` updates in its state, and moves nothing."""
 
     def init(params: Any) -> Any:
-        return jnp.int32(0), jax.tree.map(lambda leaf: jnp.zeros((n_updates, *leaf.shape), leaf.dtype), params)
+        return np.int32(0), jax.tree.map(lambda leaf: np.zeros((n_updates, *leaf.shape), leaf.dtype), params)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         number, kept = state

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from ..models import Model, RandomModel, forward, model_for, parse_model
 from ..stretch import example_keys
 from ..task import outputs_for, recognised_loss
 from ..trial import tried
+from .operations import coarsest, path_of
 
 BATCH = 16  # examples in an update that is verified
 
@@ -80,27 +81,28 @@ class Subject:
         one = jax.vmap(lambda u, place: example_keys(jnp.asarray(self.run_key), u, place[None])[0])
         return one(jnp.asarray(update), jnp.asarray(places))
 
+    def predict(self, params: Any, x: Any, keys: Any) -> Array:
+        """Returns the predictions of a batch in training."""
+        return forward(self.model, params, jnp.asarray(x), keys)
+
     def losses(self, params: Any, x: Any, y: Any, keys: Any) -> tuple[Array, Array, Array]:
         """Returns (predictions, losses, counts) of a batch in training."""
-        prediction = forward(self.model, params, x, keys)
-        total, count = self.loss(prediction, y)
+        prediction = self.predict(params, x, keys)
+        total, count = self.loss(prediction, jnp.asarray(y))
         return prediction, total, jnp.ones_like(total) if count is None else count
+
+    @cached_property
+    def epsilon(self) -> float:
+        """One rounding, relative to a number, of the coarsest kind of numbers that model and loss compute with."""
+        keys = self.keys()
+        one = (self.params, self.x[:1], self.y[:1], None if keys is None else keys[:1])
+        kind = coarsest(jax.make_jaxpr(lambda *given: self.losses(*given))(*one))
+        return float(jnp.finfo(kind).eps)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The paths of the parameters, in the order of `jax.tree.leaves`."""
         return tuple(path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.params))
-
-
-def path_of(path: tuple) -> str:
-    """Returns the path of a parameter as one text, "dense_0/weight".
-
-    Example:
-        >>> [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path({"a": [1.0, 2.0]})]
-        ['a/0', 'a/1']
-    """
-    parts = [getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))) for key in path]
-    return "/".join(map(str, parts)) or "the parameters"
 
 
 def subject_of(model: Any, data: Any, settings: Settings, params: Any, n_examples: int) -> Subject:
@@ -148,6 +150,7 @@ def checked_count(n_examples: Any) -> int:
     return int(n_examples)
 
 
+@lru_cache(maxsize=4)
 def one_example(subject: Subject) -> Callable[..., Any]:
     """Returns the compiled gradients of examples each by itself: (params, x, y, keys) -> (gradients, loss, count).
 
