@@ -72,7 +72,7 @@ def batches(order: Order, size: Any, short: str) -> Any:
             epoch, position = epoch + 1, 0
 
 
-def by_hand(n: int, weight: np.ndarray, *, kind: str = "reshuffled", short: str = "keep", power: float = 1.0) -> tuple:
+def by_hand(n: int, weight: np.ndarray, *, kind: str = "reshuffled", short: str = "keep") -> tuple:
     """Returns θ and (M, factor) of each update: a plain loop in float64 with each example's gradient by its formula."""
     theta, used, size, factor, point, first = np.zeros(3), 0, 4, 1.0, 16 * 4, 0
     parts, kept, taken = [], np.zeros((4, 20)), []
@@ -102,7 +102,7 @@ def by_hand(n: int, weight: np.ndarray, *, kind: str = "reshuffled", short: str 
             near = [abs(math.log2(scale_in / s)) for s in (4, 8, 16)]
             if abs(math.log2(scale_in / size)) >= 0.75:
                 size = (4, 8, 16)[int(np.argmin(near))]
-            factor = ((1 + scale / 4) / (1 + scale / size)) ** power
+            factor = ((1 + scale / 4) / (1 + scale / size)) ** 0.5
         point, parts, first = used + max(16 * size, min(N, math.ceil(used / 4))), [], u + 1
     raise AssertionError("the batches never end")
 
@@ -189,13 +189,13 @@ def test_the_learning_rate_is_the_schedule_times_the_gain():
     assert run.history["learning_rate"][rows][0] == pytest.approx(0.02 * left, rel=1e-6)
     factors = bare.history["learning_rate"][np.isfinite(bare.history["batch_size"])] / 0.02
     assert factors[0] == 1
-    assert factors[-1] > 1.5
+    assert factors[-1] > 1.2
 
 
-def test_a_rule_that_divides_by_the_gradient_takes_the_root_of_the_gain():
-    start = {name: Follower.start((8, 16, 32), name, 100, 100) for name in ("sgd", "nesterov", "adamw", "own")}
-    assert {name: of.power for name, of in start.items()} == {"sgd": 1, "nesterov": 1, "adamw": 0.5, "own": 0.5}
-    assert rate_factor(100.0, 32, 8, 0.5) == pytest.approx(math.sqrt((1 + 100 / 8) / (1 + 100 / 32)))
+def test_the_learning_rate_grows_with_the_root_of_the_gain():
+    assert rate_factor(100.0, 32, 8) == pytest.approx(math.sqrt((1 + 100 / 8) / (1 + 100 / 32)))
+    assert rate_factor(1e12, 32, 8) == pytest.approx(2)  # nothing but noise: √(M / low)
+    assert rate_factor(0.0, 32, 8) == 1  # none: more examples are worth nothing
 
 
 @given(
@@ -216,7 +216,7 @@ def test_what_is_not_known_changes_nothing():
     unknown = NoiseScale(-1.0, 3.0, math.nan, 3.0, math.inf, 16)
     assert leading_scale(unknown, 8) is None
     assert leading_scale(unknown, 2) == 3.0
-    follower = Follower.start((8, 16), "sgd", 1000, 1000)
+    follower = Follower.start((8, 16), 1000, 1000)
     rows = np.full(16, np.nan, np.float32)  # of batches whose noise says nothing
     after = follower.after(Lengths(rows, rows, rows), np.full(16, 8), 16, 128)
     assert (after.size, after.factor, after.point) == (8, 1.0, 128 + 128)

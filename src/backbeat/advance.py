@@ -282,7 +282,7 @@ class Engine:
         job = self.job
         if job.plan.cadence.repeated is None:
             self._reading = foreseen(self.data, fetches(form, rows))  # held while the program runs
-            rate = self.rate if gain == 1.0 else self.rate * jnp.float32(gain)
+            rate: Any = self.rate if gain == 1.0 else np.float32(float(self.rate) * gain)
             return program(form, job.model, job.loss, job.optimizer)(state, self._reading, rows, rate)
         run = repeat_program(form, job.plan.cadence.repeated, job.model, job.loss, job.optimizer)
         rows = rows._replace(start=np.zeros(1, np.int32), full=np.zeros(1, np.int32), short=np.zeros(1, np.int32))
@@ -358,7 +358,7 @@ def _follower(job: Job) -> Follower | None:
     if not job.plan.cadence.follows:
         return None
     n_examples = None if job.plan.order.kind == "with replacement" else job.n_train
-    return Follower.start(job.plan.cadence.batch_sizes(job.n_train), job.optimizer.name, job.n_train, n_examples)
+    return Follower.start(job.plan.cadence.batch_sizes(job.n_train), job.n_train, n_examples)
 
 
 def _of_size(plan: Plan, size: int) -> Plan:

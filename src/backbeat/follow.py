@@ -5,9 +5,10 @@ found, and M becomes the lower bound times the power of two nearest to B: there 
 gradient, and half of what more examples could save in updates is saved (McCandlish et al. 2018, arXiv:1812.06162). What
 was measured before counts half as much at each point.
 
-The run's γ is meant for the lower bound. At M it is multiplied by AdaScale's gain, r = (1 + B/low) / (1 + B/M), how
-many updates of `low` examples one of M is worth (Johnson et al. 2020, arXiv:2007.05105); for rules that divide by the
-size of the gradient, Adam and its relatives, by √r, as AdaScale's users do there (Pollux, OSDI 2021).
+The run's γ is meant for the lower bound. At M it is multiplied by √r, where r = (1 + B/low) / (1 + B/M) is AdaScale's
+gain: how many updates of `low` examples one of M is worth (Johnson et al. 2020, arXiv:2007.05105). The root is what
+Pollux (OSDI 2021) takes for Adam; here it is taken for plain SGD too, where r itself was measured to run into the limit
+beyond which SGD is not stable, whatever M (docs/decisions/0013-a-batch-that-follows-the-noise.md).
 
 Nothing here reads a clock: the same run chooses the same sizes, however it is cut into stretches.
 """
@@ -30,7 +31,7 @@ KEPT = 0.5  # of what was measured before a point counts at the next one
 _LEAST_UPDATES, _SHARE = 16, 1 / 4
 _STAY = 0.75  # powers of two: M is kept while B is nearer than that, so that it does not flutter between neighbours
 _SHOWN = 8  # changes of M in a sentence
-_FULL_GAIN = ("sgd", "momentum", "nesterov")
+POWER = 0.5  # of the gain on the learning rate
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,6 @@ class Follower:
 
     Attributes:
         sizes: what M can be, ascending: a bound and its doubles.
-        power: of the gain on the learning rate, 1 or ½.
         n_train: |D|: there is a point in each epoch at least, where an epoch has enough updates.
         n_examples: as in `noise.NoiseSums`.
         size: M now.
@@ -71,10 +71,10 @@ class Follower:
         point: how many examples have been used when M is next decided.
         sums: what was measured up to the newest point, the older the less.
         window: and since then.
+        power: of the gain on the learning rate.
     """
 
     sizes: tuple[int, ...]
-    power: float
     n_train: int
     n_examples: int | None
     size: int
@@ -82,23 +82,23 @@ class Follower:
     point: int = 0
     sums: NoiseSums | None = field(default=None, repr=False)
     window: Window = field(default=Window(), repr=False)
+    power: float = POWER
 
     @classmethod
-    def start(cls, sizes: Sequence[int], optimizer: str, n_train: int, n_examples: int | None) -> Follower:
+    def start(cls, sizes: Sequence[int], n_train: int, n_examples: int | None) -> Follower:
         """Returns the state before the first update: at the lower bound, with γ as it was given.
 
         Args:
             sizes: see `Follower`.
-            optimizer: its name.
             n_train: see `Follower`.
             n_examples: see there.
 
         Example:
-            >>> start = Follower.start((8, 16, 32), "adam", 1437, 1437)
-            >>> start.size, start.factor, start.point, start.power
-            (8, 1.0, 128, 0.5)
+            >>> start = Follower.start((8, 16, 32), 1437, 1437)
+            >>> start.size, start.factor, start.point
+            (8, 1.0, 128)
         """
-        first = cls(tuple(sizes), gain_power(optimizer), n_train, n_examples, sizes[0])
+        first = cls(tuple(sizes), n_train, n_examples, sizes[0])
         return replace(first, point=next_point(0, sizes[0], n_train))
 
     def after(self, measured: Lengths, sizes: np.ndarray, updates: int, examples: int) -> Follower:
@@ -138,18 +138,6 @@ def check_followed(cadence: Cadence, optimizer: Optimizer) -> None:
             "that holds its own; give the function that makes it, optax.adam and not optax.adam(0.1), or a constant "
             "batch size."
         )
-
-
-def gain_power(optimizer: str) -> float:
-    """Returns the power of the gain by which a rule's learning rate grows: 1 where the update grows with the gradient.
-
-    Rules that are not known are taken for one that divides by the size of the gradient: the smaller of the two.
-
-    Example:
-        >>> gain_power("momentum"), gain_power("adam")
-        (1.0, 0.5)
-    """
-    return 1.0 if optimizer in _FULL_GAIN else 0.5
 
 
 def next_point(examples: int, size: int, n_train: int) -> int:
@@ -206,12 +194,12 @@ def chosen_size(scale: float, size: int, sizes: Sequence[int]) -> int:
     return min(sizes, key=lambda candidate: abs(math.log2(scale / candidate)))
 
 
-def rate_factor(scale: float, size: int, low: int, power: float = 1.0) -> float:
+def rate_factor(scale: float, size: int, low: int, power: float = POWER) -> float:
     """Returns the factor on a learning rate for batches of `low` examples that suits those of `size`.
 
     Example:
-        >>> rate_factor(24.0, 8, 8), rate_factor(24.0, 32, 8), round(rate_factor(24.0, 32, 8, 0.5), 3)
-        (1.0, 2.2857142857142856, 1.512)
+        >>> rate_factor(24.0, 8, 8), rate_factor(24.0, 56, 8, 1.0), round(rate_factor(24.0, 56, 8), 3)
+        (1.0, 2.8, 1.673)
     """
     return adascale_gain(1.0, scale, size, low) ** power
 
