@@ -33,6 +33,7 @@ _HOMES = {
     "fit": "run",
     "load_run": "saved",
     "compare": "compare",
+    "verify": "verify",
     "advise": "advise",
     "BackbeatClassifier": "estimator",
     "BackbeatRegressor": "estimator",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .run import fit as fit
     from .saved import load_run as load_run
     from .train import train as train
+    from .verify import verify as verify
 
 
 def __getattr__(name: str) -> Any:

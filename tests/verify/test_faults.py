@@ -1,6 +1,7 @@
 """Planted faults: each is found and its cause named, and the same model or loss without it passes."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -214,12 +215,14 @@ FAULTS = {
         "non-finite gradient", "lower", network(rooted(False)), network(rooted(True)), said="sqrt"
     ),
     "derivative over the batch": Fault(
-        "derivative of its own", "lower", network(_scaled_by_batch), network(_doubled), said="custom_vjp, test_faults.py"
+        "derivative of its own", "lower", network(_scaled_by_batch), network(_doubled),
+        said="custom_vjp, test_faults.py",
     ),
     "derivative that is not linear": Fault("derivative of its own", "lower", network(_normed_by_row), PLAIN),
 }  # fmt: skip
 
 
+@cache  # several faults have the same twin without them
 def looked_at(model: Any, loss: Any) -> Verification:
     return verify(model, (X, Y), loss=loss, examples=N_EXAMPLES, held_out=0.0)
 

@@ -36,6 +36,9 @@ app.command(
 app.command(
     "backbeat.cli.advise:advise", name="advise", help="Which batch size, which learning rate, how long, how sure."
 )
+app.command(
+    "backbeat.cli.verify:verify", name="verify", help="Is the update the mean of per-example gradients? If not, why."
+)
 app.command("backbeat.cli.train:train", name="train", help="Train one network at one cadence.")
 app.command("backbeat.cli.predict:predict", name="predict", help="Predict new data with a run's network.")
 app.command("backbeat.cli.evaluate:evaluate", name="evaluate", help="Score a run's network, class by class.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ def verify(
     *,
     examples: int = 50,
     params: Any = None,
+    on_progress: Callable[[float, str], None] | None = None,
     **settings: Any,
 ) -> Verification:
     """Returns whether the update is the mean of per-example gradients for this model, loss and data, and why not.
@@ -37,6 +39,7 @@ def verify(
         data: see there.
         examples: how many examples to look at, drawn from the training part by the seed.
         params: the parameters at which to differentiate; None for the initial ones.
+        on_progress: is told (share done, what is being done).
         settings: those of `backbeat.fit` that say how data is read, and loss, class_weight, held_out and seed.
 
     Raises:
@@ -59,7 +62,11 @@ def verify(
             if finding is None:
                 raise
             return _refused(finding)
-        return _examined(subject)
+        return _examined(subject, on_progress or _silent)
+
+
+def _silent(share: float, what: str) -> None:
+    """Tells nobody."""
 
 
 def _refused(finding: Finding) -> Verification:
@@ -68,14 +75,17 @@ def _refused(finding: Finding) -> Verification:
     return Verification("this model and loss", 0, 0, (check,), (), (finding,))
 
 
-def _examined(subject: Subject) -> Verification:
+def _examined(subject: Subject, tell: Callable[[float, str], None]) -> Verification:
     """Returns all that is found of a subject."""
+    tell(0.1, "examples apart")
     check, finding = stateless(subject)
     if finding is not None:  # nothing else would hold from one call to the next
         return Verification(subject.name, len(subject), n_parameters(subject.params), (check,), (), (finding,))
     looked = [predictions_apart(subject), losses_apart(subject), whole_numbers(subject)]
     checks, found = [check, *(each for each, _ in looked)], [each for _, each in looked]
+    tell(0.4, "gradients")
     comparisons, reference = compared(subject)
+    tell(0.9, "layers")
     n, notes = len(subject), ()
     check, finding, fine = finite_gradients(subject, reference)
     checks, found = [*checks, check], [*found, finding]
