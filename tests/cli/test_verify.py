@@ -30,6 +30,25 @@ def mean(prediction, label):
 
 net, normed, five = Net(), Normed(), 5
 """
+STEPS = """
+import torch
+
+net = torch.nn.Linear(4, 3)
+
+def losses(prediction, label):
+    return ((prediction - label) ** 2).sum(dim=1)
+
+def step(model, optimizer, x, y):
+    optimizer.zero_grad()
+    for part, values in zip(x.split(2), y.split(2)):
+        (losses(model(part), values).sum() / len(x)).backward()
+    optimizer.step()
+
+def kept(model, optimizer, batches):
+    for x, y in batches:
+        losses(model(x), y).mean().backward()
+        optimizer.step()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +101,9 @@ def test_json_has_all_of_it(capsys):
         (["--examples", "1"], "2 or more"),
         (["--seed", "-1"], "seed=-1"),
         (["--exampels", "9"], "Did you mean --examples?"),
+        (["--also", "torch"], "--step train.py:step"),
+        (["--also", "jax", "--step", "net.py:net"], "also='torch'"),
+        (["--step", "net.py:net"], "give it too"),
     ],
 )
 def test_a_mistake_is_one_sentence(capsys, arguments: list[str], said: str):
@@ -90,3 +112,22 @@ def test_a_mistake_is_one_sentence(capsys, arguments: list[str], said: str):
     assert out == ""
     assert err.count("\n") == 1
     assert said in err
+
+
+@pytest.mark.parametrize(("step", "code", "cause"), [("step", 0, None), ("kept", 1, "forgotten zero_grad")])
+def test_a_step_of_pytorch_is_verified_too(capsys, step: str, code: int, cause: str | None):
+    pytest.importorskip("torchax", reason="PyTorch and torchax are not installed")
+    Path("steps.py").write_text(STEPS)
+    given = ["--model", "steps.py:net", "--also", "torch", "--step", f"steps.py:{step}", "--micro-batch", "2", "--json"]
+    assert run(["verify", "data.npz", "--quiet", "--examples", "15", *given]) == code
+    found = json.loads(capsys.readouterr().out)
+    assert found["findings"] == []
+    assert [finding["cause"] for finding in found["also"]["findings"]] == ([] if cause is None else [cause])
+    assert found["passed"] is (code == 0)
+
+
+def test_a_model_that_is_none_of_pytorchs_is_refused(capsys):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    Path("steps.py").write_text(STEPS)
+    assert run([*FEW, "--model", "net.py:net", "--also", "torch", "--step", "steps.py:step"]) == 2
+    assert "needs a model of PyTorch" in capsys.readouterr().err

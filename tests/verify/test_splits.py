@@ -13,7 +13,7 @@ from backbeat.models import Functions, mlp
 from backbeat.verify import verify
 from backbeat.verify.rounding import EPSILON, Piece, Reference, nudged
 from backbeat.verify.splits import reference_of
-from backbeat.verify.subject import subject_of
+from backbeat.verify.subject import drawn_from, subject_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 4)).astype(np.float32)
@@ -54,7 +54,7 @@ def test_few_examples_are_enough():
 def test_the_reference_is_the_gradient_computed_in_float64():
     """Rounding is bounded from above by what is allowed, and the bound is no excuse for a real error."""
     settings = Settings(held_out=0.0, loss="cross_entropy")
-    subject = subject_of("mlp:16:tanh", (X, Y), settings, None, 40)
+    subject = subject_of(mlp((16,), "tanh"), drawn_from((X, Y), settings, 40), None)
     reference = reference_of(subject, np.ones((1, 40)))
     with jax.enable_x64(True):
         params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), subject.params)
@@ -85,7 +85,7 @@ def test_the_bound_is_the_stated_formula():
 
 
 def test_one_percent_is_no_rounding():
-    subject = subject_of(mlp((8,)), (X, Y), Settings(held_out=0.0), None, 40)
+    subject = subject_of(mlp((8,)), drawn_from((X, Y), Settings(held_out=0.0), 40), None)
     reference = reference_of(subject, np.ones((1, 40)))
     assert not any(layer.passed for layer in reference.compare([1.01 * leaf for leaf in reference.mean()]))
     assert not any(layer.passed for layer in reference.compare([np.nan * leaf for leaf in reference.mean()]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import SettingsError
+from ..models.own_code import OwnCode
 from .options import (
     AsJson,
     ClassWeight,
@@ -44,6 +45,21 @@ def verify(
         ),
     ] = "auto",
     examples: Annotated[int, Parameter(help="How many examples to look at, drawn by the seed.")] = 50,
+    also: Annotated[
+        str | None, Parameter(help="torch: verify a training step of your own in PyTorch too, named by --step.")
+    ] = None,
+    step: Annotated[
+        str | None,
+        Parameter(
+            help="file.py:name of a function (model, optimizer, x, y) that updates with one batch, or (model, "
+            "optimizer, batches) that loops over micro-batches."
+        ),
+    ] = None,
+    step_loss: Annotated[
+        str | None,
+        Parameter(help="file.py:name of (prediction, label) -> losses [batch] on PyTorch's tensors. Default: --loss."),
+    ] = None,
+    micro_batch: Annotated[int, Parameter(help="Examples in each micro-batch that --step is given.")] = 4,
     layers: Annotated[bool, Parameter(negative="", help="Also print the error of every layer.")] = False,
     held_out: HeldOut = 0.2,
     class_weight: ClassWeight = None,
@@ -68,7 +84,9 @@ def verify(
     from .console import bar, print_json
 
     given: dict[str, Any] = {
-        "loss": own_loss(loss), "held_out": held_out, "seed": seed, "class_weight": class_weight, "label": label,
+        "loss": own_function(loss, "loss"), "also": also, "step": step,
+        "step_loss": None if step_loss is None else own_function(step_loss, "step-loss"),
+        "micro_batch": micro_batch, "held_out": held_out, "seed": seed, "class_weight": class_weight, "label": label,
         "inputs": inputs, "task": task, "weight": weight, "prepare": prepare, "missing": missing,
         "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
@@ -84,15 +102,13 @@ def verify(
     return 0 if found.passed else 1
 
 
-def own_loss(text: str) -> Any:
+def own_function(text: str, option: str) -> Any:
     """Returns a loss as `verify` takes it: a name as it is, or the function that file.py:name names."""
-    from ..models.own_code import OwnCode
-
     if ".py:" not in text:
         return text
-    function = OwnCode.of(text).load()
+    function = OwnCode.of(text, option).load()
     if not callable(function):
-        raise SettingsError(f"--loss {text} is no function; give one of (prediction, label) -> losses [batch].")
+        raise SettingsError(f"--{option} {text} is no function; give one of (prediction, label) -> losses [batch].")
     return function
 
 

@@ -22,7 +22,7 @@ _LOADED: dict[Path, tuple[dict[str, tuple], ModuleType]] = {}  # with what its f
 
 @dataclass(frozen=True)
 class OwnCode:
-    """A model named by a file and a name in it: a model, a class, a function that makes one, or (init, apply).
+    """A model or function named by a file and a name in it; a model may be a class or a function that makes one.
 
     Its text, `str(...)`, has the whole path, so that a record can be read from another folder.
     """
@@ -31,8 +31,12 @@ class OwnCode:
     name: str
 
     @classmethod
-    def of(cls, text: str) -> OwnCode:
+    def of(cls, text: str, what: str = "model") -> OwnCode:
         """Returns what `file.py:name` names; a folder may hold colons, as on Windows. Nothing is run yet.
+
+        Args:
+            text: what was given.
+            what: the setting that it was given for.
 
         Raises:
             SettingsError: no name after the colon.
@@ -43,7 +47,8 @@ class OwnCode:
         """
         file, _, name = text.strip().rpartition(".py:")
         if not file or not name.strip():
-            raise SettingsError(f"model={text!r} names no model; write file.py:name, for example net.py:Net.")
+            example = {"model": "net.py:Net"}.get(what, "train.py:step")
+            raise SettingsError(f"{what}={text!r} names no {what}; write file.py:name, for example {example}.")
         return cls(Path(f"{file}.py").expanduser().absolute(), name.strip())
 
     def load(self, *, again: bool = False) -> Any:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 from ..config import Settings
-from ..errors import BackbeatError
-from ..models import n_parameters
+from ..errors import BackbeatError, SettingsError
+from ..models import n_parameters, parse_model
 from .apart import losses_apart, predictions_apart, stateless
 from .derivative import finite_gradients, moving_layers, own_derivative, whole_numbers, without
 from .refused import finding_of
 from .result import Check, Finding, Verification
 from .rounding import EPSILON
 from .splits import compared
-from .subject import Subject, checked_count, subject_of
+from .subject import Subject, checked_count, drawn_from, subject_of
+from .torch_proof import verify_torch
 
 
 def verify(
@@ -25,6 +27,10 @@ def verify(
     *,
     examples: int = 50,
     params: Any = None,
+    also: str | None = None,
+    step: Any = None,
+    step_loss: Any = None,
+    micro_batch: int = 4,
     on_progress: Callable[[float, str], None] | None = None,
     **settings: Any,
 ) -> Verification:
@@ -39,6 +45,11 @@ def verify(
         data: see there.
         examples: how many examples to look at, drawn from the training part by the seed.
         params: the parameters at which to differentiate; None for the initial ones.
+        also: "torch": verify a training step of your own in PyTorch as well, with the same examples.
+        step: that step, a function of the caller's: step(model, optimizer, x, y), which makes one update of a batch, or
+            train(model, optimizer, batches), which loops over micro-batches (x, y) and updates when it likes.
+        step_loss: a function (prediction, label) -> losses [batch] on PyTorch's tensors; None for `loss`.
+        micro_batch: examples in each (x, y) that a step which loops is given.
         on_progress: is told (share done, what is being done).
         settings: those of `backbeat.fit` that say how data is read, and loss, class_weight, held_out and seed.
 
@@ -52,17 +63,39 @@ def verify(
         >>> found.passed
         True
     """
-    n = checked_count(examples)
-    given = Settings.given(settings)
+    n, tell = checked_count(examples), on_progress or _silent
+    check_also(also, step, step_loss)
+    drawn = drawn_from(data, Settings.given(settings), n)
+    model = parse_model(model) if isinstance(model, str) else model
     with jax.default_matmul_precision("highest"):
         try:
-            subject = subject_of(model, data, given, params, n)
+            found = _examined(subject_of(model, drawn, params), tell)
         except BackbeatError as error:
             finding = finding_of(error)
             if finding is None:
                 raise
-            return _refused(finding)
-        return _examined(subject, on_progress or _silent)
+            found = _refused(finding)
+    if also is None:
+        return found
+    tell(0.95, "the PyTorch step")
+    return replace(found, also=verify_torch(step, model, drawn, step_loss, micro_batch))
+
+
+def check_also(also: str | None, step: Any, step_loss: Any) -> None:
+    """Refuses another library than PyTorch, and a step without one or one without a step.
+
+    Raises:
+        SettingsError: it is so.
+    """
+    if also not in (None, "torch"):
+        raise SettingsError(f"also={also!r} is not known; write also='torch' to verify a PyTorch step as well.")
+    if also is not None and step is None:
+        raise SettingsError(
+            "also='torch' needs the step to verify: give step=, on the command line --step train.py:step, a function "
+            "(model, optimizer, x, y) for one batch or (model, optimizer, batches) for micro-batches."
+        )
+    if also is None and (step is not None or step_loss is not None):
+        raise SettingsError("step and step_loss are for also='torch', on the command line --also torch; give it too.")
 
 
 def _silent(share: float, what: str) -> None:

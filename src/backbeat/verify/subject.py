@@ -17,10 +17,10 @@ from jax import Array
 
 from ..class_weight import weighted_by_class
 from ..config import Settings, checked_seed
-from ..data import Reading, load, split
+from ..data import Dataset, Reading, load, split
 from ..errors import SettingsError
 from ..losses import Loss, loss_for
-from ..models import Model, RandomModel, forward, model_for, parse_model
+from ..models import Model, RandomModel, forward, model_for
 from ..stretch import example_keys
 from ..task import outputs_for, recognised_loss
 from ..trial import tried
@@ -105,18 +105,45 @@ class Subject:
         return tuple(path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.params))
 
 
-def subject_of(model: Any, data: Any, settings: Settings, params: Any, n_examples: int) -> Subject:
-    """Returns what is to be verified; examples are drawn from the training part by the seed.
+@dataclass(frozen=True)
+class Drawn:
+    """Examples of the training part, drawn by the seed, with the loss that suits them.
+
+    Attributes:
+        dataset: all of the data.
+        loss: ℓ, class weights included.
+        rows: `[n]`, the numbers of the examples.
+        n_outputs: how many numbers the network gives for one example.
+        seed: what decides everything random.
+    """
+
+    dataset: Dataset
+    loss: Loss
+    rows: np.ndarray
+    n_outputs: int
+    seed: int
+
+    @property
+    def x(self) -> np.ndarray:
+        """`[n, ...]`, their inputs."""
+        return np.asarray(self.dataset.x[self.rows])
+
+    @property
+    def y(self) -> np.ndarray:
+        """`[n, ...]`, their labels."""
+        return self.dataset.y[self.rows]
+
+
+def drawn_from(data: Any, settings: Settings, n_examples: int) -> Drawn:
+    """Returns examples of a user's data.
 
     Args:
-        model: as in `backbeat.fit`, likewise the others.
-        data: see there.
+        data: as in `backbeat.fit`, likewise the settings.
         settings: see there.
-        params: see there; None for the initial ones of the seed.
         n_examples: how many examples to look at; all where there are fewer.
 
     Raises:
-        SettingsError: a setting that cannot be used, or a model that is refused because its layers mix examples.
+        SettingsError: a setting that cannot be used.
         DataError: data that cannot be used.
     """
     seed = checked_seed(settings.seed)
@@ -125,16 +152,29 @@ def subject_of(model: Any, data: Any, settings: Settings, params: Any, n_example
     n_outputs = outputs_for(loss, dataset)
     parts = split(dataset.y, settings.held_out, seed) if dataset.parts is None else dataset.parts
     loss = weighted_by_class(loss, settings.class_weight, dataset, parts, n_outputs)
-    model = parse_model(model) if isinstance(model, str) else model
-    built = model_for(model, dataset.input_shape, n_outputs)
-    dataset, plain, example_floats = tried(built, loss, dataset, params, n_outputs)
-    rng = np.random.default_rng(seed)
-    rows = rng.permutation(parts.train)[:n_examples]
-    start = built.init(jax.random.key(seed)) if params is None else params
+    rows = np.random.default_rng(seed).permutation(parts.train)[:n_examples]
+    return Drawn(dataset, loss, rows, n_outputs, seed)
+
+
+def subject_of(model: Any, drawn: Drawn, params: Any) -> Subject:
+    """Returns what is to be verified.
+
+    Args:
+        model: as in `backbeat.fit`.
+        drawn: the examples.
+        params: as in `backbeat.fit`; None for the initial ones of the seed.
+
+    Raises:
+        SettingsError: a model that is refused because its layers mix examples, or that does not fit the data.
+    """
+    loss, rows = drawn.loss, drawn.rows
+    built = model_for(model, drawn.dataset.input_shape, drawn.n_outputs)
+    dataset, plain, example_floats = tried(built, loss, drawn.dataset, params, drawn.n_outputs)
+    start = built.init(jax.random.key(drawn.seed)) if params is None else params
     own = isinstance(model, tuple) or hasattr(built, "trained")
     return Subject(
         built, loss, jax.tree.map(jnp.asarray, start), np.asarray(dataset.x[rows]), dataset.y[rows],
-        None if dataset.weight is None else dataset.weight[rows], rows, plain, example_floats, seed,
+        None if dataset.weight is None else dataset.weight[rows], rows, plain, example_floats, drawn.seed,
         f"{built if own else model} with {loss} on {dataset.name}",
     )  # fmt: skip
 
