@@ -63,10 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt; a moment later where JAX's hook of the garbage collector would swallow it."""
-    if frame is not None and frame.f_code.co_name == "_xla_gc_callback":
-        threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
-    else:
-        raise KeyboardInterrupt
+    while frame is not None:  # the whole stack: a moment later the hook may be waiting in the line below
+        if frame.f_code.co_name == "_xla_gc_callback":
+            threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:
