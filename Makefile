@@ -60,6 +60,9 @@ bench: $(DEV) ## time updates and sweeps on this machine, and measure memory
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/stream.py
+	$(BIN)/python bench/noise.py
+	$(BIN)/python bench/follow.py
+	$(BIN)/python bench/advice.py
 
 browser: ## install Debian's chromium for the tests of the pages, where that is possible
 	@sh scripts/install_chromium.sh
