@@ -97,7 +97,7 @@ def test_every_page_fits_and_draws(shown, fake_comparison, fake_run, fake_advice
         (fake_advice(name=NASTY), 5),
         (fake_advice(reached=False), 2),
         (fake_run(name=NASTY), 2),
-        (fake_run(repeats=True, score="r2", n_rows=9000), 2),
+        (fake_run(repeats=True, score="r2", n_rows=9000), 3),
     ]
     for record, n_charts in records:
         with shown(record, width, theme) as tab:
@@ -254,6 +254,7 @@ def test_the_cells_of_a_run_with_repeats(shown, fake_run):
             ["the rest of the data", "0.71", "0.78", "+9.9\u202f%"],
         ]
         assert cells(tab, "#repeats-losses") == losses
+        assert "Learning rate 0.28, chosen by a range test" in tab.inner_text("#rates")
         assert "updated: every example, repeated until loss<0.1, at most 10 times" in tab.inner_text(".context")
         assert "meanwhile the loss of the rest rose (0.71 to 0.78)" in tab.inner_text("#repeats")
         bars = tab.eval_on_selector_all(".bar", "bars => bars.map(bar => bar.offsetWidth)")

@@ -123,9 +123,11 @@ def test_the_held_out_loss_stands_in_where_no_training_loss_was_evaluated(fake_c
 
 def test_a_run_shows_losses_score_and_repeats(fake_run):
     figure = run_figure(fake_run(repeats=True))
-    losses, score, repeats = figure.axes
+    losses, score, repeats, rates = figure.axes
     assert [line.get_label() for line in losses.lines] == ["loss of the batches", "training loss", "held-out loss"]
     assert score.get_title(loc="left") == "Held-out accuracy: 0.978 at the end"
+    assert rates.get_title(loc="left") == "Range test: 0.28 chosen"
+    np.testing.assert_array_equal(rates.lines[0].get_ydata(), [1.5, 1.1, 0.9, 2.0, 2 * 2.3 - 0.9])  # not finite: on top
     heights = [bar.get_height() for bar in repeats.patches]  # type: ignore[attr-defined]  # they are rectangles
     assert sum(heights) == pytest.approx(100)
     assert len(run_figure(fake_run(score="r2")).axes) == 2

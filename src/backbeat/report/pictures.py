@@ -84,7 +84,7 @@ def comparison_figure(record: Record) -> Figure:
 
 
 def run_figure(record: Record) -> Figure:
-    """Returns the picture of one run: its losses, its held-out score and, where batches were repeated, how often.
+    """Returns the picture of one run: its losses, its held-out score, and where there are any repeats and a range test.
 
     Example:
         >>> history = {"updates": [1, 2, 3], "loss_mean": [2.0, 1.0, 0.5]}
@@ -97,9 +97,10 @@ def run_figure(record: Record) -> Figure:
     history = record.get("history") or {}
     score = score_column(history)
     repeats = (record.get("repeats") or {}).get("updates_per_batch")
-    n_panels = 1 + bool(score) + bool(repeats)
+    found = record.get("rate_range")
+    n_panels = 1 + bool(score) + bool(repeats) + bool(found)
     with matplotlib.rc_context(PICTURE):
-        figure = new_figure((7.4, 11.2, 13.6)[n_panels - 1], 4.6)
+        figure = new_figure((7.4, 11.2, 13.6, 17.0)[n_panels - 1], 4.6)
         top = write_title(figure, LEFT, *_run_title(record)) - 0.085
         grid = figure.add_gridspec(1, n_panels, left=LEFT, right=0.965, top=top, bottom=0.125, wspace=0.24)
         panels = [figure.add_subplot(grid[0, i]) for i in range(n_panels)]
@@ -107,7 +108,9 @@ def run_figure(record: Record) -> Figure:
         if score:
             _draw_score(panels[1], history, score)
         if repeats:
-            _draw_repeats(panels[-1], repeats)
+            _draw_repeats(panels[1 + bool(score)], repeats)
+        if found:
+            _draw_rates(panels[-1], found)
         return figure
 
 
@@ -364,6 +367,25 @@ def _draw_repeats(axes: Axes, repeats: dict[str, int]) -> None:
         xlabel="updates on one batch", ylabel="share of the batches, %", title=f"{mean:.2g} updates a batch on average"
     )
     axes.grid(visible=False, axis="x")
+
+
+def _draw_rates(axes: Axes, found: Record) -> None:
+    """The loss after a few updates with each rate of a range test, from the least to the greatest of its repeats."""
+    columns = [np.array([np.nan if v is None else v for v in found[name]], float) for name in ("loss", "low", "high")]
+    rates, top = np.array(found["rates"]), 2 * found["first_loss"] - min(v for v in found["loss"] if v is not None)
+    middle, low, high = (np.where(np.isfinite(column), np.minimum(column, top), top) for column in columns)
+    axes.fill_between(rates, low, high, color=COLOURS[2], alpha=0.16, lw=0)
+    axes.plot(rates, middle, color=COLOURS[2], marker="o", ms=3.5)
+    axes.axhline(found["first_loss"], color=MUTED, lw=0.9, ls=(0, (1, 2)))
+    axes.axvline(found["learning_rate"], color=INK, lw=1.2)
+    axes.annotate(
+        "before", (rates[0], found["first_loss"]), (2, 3), textcoords="offset points", fontsize=8, color=MUTED
+    )
+    axes.set(
+        xscale="log", xlabel="learning rate", ylabel=f"loss after {found['updates_each']} updates",
+        title=f"Range test: {found['learning_rate']:g} chosen",
+    )  # fmt: skip
+    tidy_log_axis(axes, "x", count_like=False)
 
 
 def _known(history: Record, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -328,6 +328,54 @@
     );
   }
 
+  /* The range test that found the learning rate: the loss after a few updates with each rate. */
+  function rates(record) {
+    const found = record.rate_range;
+    if (!found) return null;
+    const lowest = Math.min(...found.loss.filter(known));
+    const top = 2 * found.first_loss - lowest;
+    const within = (value) => (known(value) ? Math.min(value, top) : top);
+    const card = charts.card(
+      `Learning rate ${number(found.learning_rate)}, chosen by a range test`,
+      `The loss of ${count(found.n_sample)} training examples after ${words.plural(found.updates_each, "update")} with ` +
+        `each rate, from the run’s own initial weights; ${number(found.first_loss)} before. The rate is a factor √2 ` +
+        `below the greatest with which the loss falls about as far as with any.` +
+        (known(found.rises) ? ` With ${number(found.rises)} it rises.` : ""),
+    );
+    const points = found.rates.map((x, i) => ({
+      x,
+      y: within(found.loss[i]),
+      low: within(found.low[i]),
+      high: within(found.high[i]),
+      exact: found.loss[i],
+    }));
+    const stroke = () => charts.css("--cadence-2");
+    const draw = () =>
+      charts.chart(card.host, {
+        label: "loss against the learning rate, the horizontal axis logarithmic",
+        height: 300,
+        room: 16,
+        log: { x: true, y: false },
+        x: { label: "learning rate γ", unit: "count", write: (v) => number(v), word: "" },
+        y: { label: `loss after ${words.plural(found.updates_each, "update")}`, write: (v) => number(v) },
+        lines: [
+          {
+            title: found.repeats > 1 ? `median of ${found.repeats}` : "loss",
+            width: 1.6,
+            stroke,
+            points,
+            write: (y, p) => (known(p.exact) ? number(p.exact) : "not finite"),
+          },
+        ],
+        marks: points.flatMap((p) => [
+          { kind: "bar", x: p.x, low: p.low, high: p.high, stroke },
+          { kind: "dot", x: p.x, y: p.y, stroke },
+        ]),
+        rules: [{ at: found.learning_rate, text: `chosen: ${number(found.learning_rate)}` }],
+      });
+    return { element: section("rates", "How the learning rate was found", card.box), draw };
+  }
+
   function settings(record) {
     const data = record.data || {};
     const rest = Object.entries(record.settings || {}).map(([name, value]) => [
@@ -354,11 +402,10 @@
   backbeat.run = (record, root, state) => {
     Object.assign(state, { clock: "updates", logX: false, logY: true, ...state });
     const drawn = curves(record, state);
-    root.append(
-      ...heading(record),
-      outcome(record),
-      ...[drawn && drawn.element, repeats(record), settings(record), words.environment(record)].filter(Boolean),
-    );
+    const ranged = rates(record);
+    const parts = [drawn && drawn.element, repeats(record), ranged && ranged.element, settings(record)];
+    root.append(...heading(record), outcome(record), ...[...parts, words.environment(record)].filter(Boolean));
     if (drawn) drawn.draw();
+    if (ranged) ranged.draw();
   };
 })();
