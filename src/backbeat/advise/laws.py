@@ -64,7 +64,9 @@ class RateLaw:
     @property
     def text(self) -> str:
         """The law in words, with its numbers."""
-        about = f"B_n = {self.noise:,.3g}; tuned rates are within a factor {math.exp(self.residual):.2g} of it"
+        factor = f"{math.exp(self.residual):.3g}"
+        near = "lie on it" if factor == "1" else f"are within a factor {factor} of it"
+        about = f"B_n = {self.noise:,.3g}; tuned rates {near}"
         if self.by_gradient:
             return f"γ(M) = {self.highest:.3g} / (1 + B_n/M), {about}"
         return f"γ(M) = {2 * self.highest:.3g} / (√(B_n/M) + √(M/B_n)), {about}"
