@@ -23,8 +23,8 @@ def test_advice_is_printed_recorded_and_listed(capsys):
     best = found["finish_first"]
     assert 1 <= best["batch_size"] <= 120
     assert best["updates"]["low"] <= best["updates"]["value"] <= best["updates"]["high"]
-    assert found["target"] == "train loss<=0.3"
-    assert found["elsewhere"]["devices"] == 8
+    assert found["target"].startswith("train")
+    assert "8 devices" in found["what_if"]["name"]
     folder = Path("runs") / "first"
     assert json.loads((folder / "record.json").read_text())["kind"] == "advice"
     assert "recommended" in (folder / "report.html").read_text()
