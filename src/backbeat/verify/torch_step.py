@@ -272,9 +272,9 @@ def _keeper(verified: TorchStep, earlier: tuple[int, ...]) -> Any:
 @contextmanager
 def _no_dropout(verified: TorchStep) -> Iterator[None]:
     """Lets every kind of dropout give what it is given, wherever it is called."""
-    from torch.overrides import TorchFunctionMode
+    kind = needed("torch.overrides", "verifying a PyTorch step").TorchFunctionMode  # untyped where it is not installed
 
-    class Mode(TorchFunctionMode):
+    class Mode(kind):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = dict(kwargs or {})
             name = getattr(func, "__name__", "")
