@@ -5,8 +5,8 @@ see 512 examples; then the loss of a fixed sample of the training part is measur
 Smith looked (Cyclical Learning Rates for Training Neural Networks, 2017, arXiv:1506.01186), says little where it is one
 example; and rates that rise within one training, as his do, come too late where the loss falls early. The rate chosen
 is a factor √2 below the greatest one with which the loss fell about as far as with any. The test leaves no trace: it
-works on copies, takes its examples in orders of its own, and draws random numbers of its own. What was measured, and
-which rules were tried: docs/learning_rate.md.
+works on copies, takes its examples in orders of its own, and draws random numbers of its own. The whole rule
+in words: docs/learning_rate.md.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def found_folder(run: Path) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Returns the record of a finished run or comparison.
+    """Returns the record of a finished run, comparison or advice.
 
     Raises:
         DataError: there is none, or it cannot be read.
@@ -284,7 +284,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def list_runs(parent: Path) -> list[dict[str, Any]]:
-    """Returns one row for each run or comparison below a folder, the newest first: name, kind, state, how far it came.
+    """Returns one row for each run, comparison and advice below a folder, newest first: name, kind, state, how far.
 
     Raises:
         DataError: the folder is not there.
