@@ -192,10 +192,11 @@ def test_history_is_columns():
     names = ["updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean", "train_loss_mean",
              "train_accuracy", "held_out_loss_mean", "held_out_accuracy"]  # fmt: skip
     assert list(run.history) == names
-    assert run.history["updates"].tolist() == [0, 45, 90, 135]
-    assert run.history["examples"].tolist() == [0, 1438, 2876, 4314]
-    assert {len(column) for column in run.history.values()} == {4}
-    assert np.isnan(run.history["loss_mean"]).tolist() == [True, False, False, False]
+    evaluated = np.isfinite(run.history["train_loss_mean"])  # a busy machine may end a stretch in between as well
+    assert run.history["updates"][evaluated].tolist() == [0, 45, 90, 135]
+    assert run.history["examples"][evaluated].tolist() == [0, 1438, 2876, 4314]
+    assert len({len(column) for column in run.history.values()}) == 1
+    assert np.isnan(run.history["loss_mean"]).tolist() == [True] + [False] * (len(evaluated) - 1)
     assert (np.diff(run.history["wall_seconds"]) > 0).all()
 
 

@@ -68,7 +68,7 @@ def parts_of_two_sizes(small: float, big: float, n_small: int, n_big: int) -> tu
     Example:
         >>> squared, trace = parts_of_two_sizes(0.0410, 0.00280, 32, 512)
         >>> f"{squared:.4g} {trace:.4g} {trace / squared:.0f}"
-        '0.0002533 1.304 5146'
+        '0.0002533 1.304 5147'
     """
     if not 0 < n_small < n_big:
         raise SettingsError(f"n_small={n_small} and n_big={n_big} must be two batch sizes, the smaller one first.")
@@ -223,7 +223,7 @@ def from_left_out(
     Example:
         >>> found = from_left_out(1.0, 30.0, np.array([1 / 29, 1 / 30, 1 / 31]))
         >>> f"{found.scale:.3g} ({found.low:.3g} to {found.high:.3g})"
-        '30 (23.4 to 41.9)'
+        '30 (25.7 to 36)'
     """
     whole = (float(gradient_squared + more * trace), float(trace))
     if not trace > 0:  # all gradients are the same, as far as float32 tells

@@ -131,7 +131,7 @@ def range_test(job: Job, data: Data | None = None, progress: Callable[[float], N
         >>> from backbeat.config import Settings, resolve
         >>> found = range_test(resolve("linear", "digits", Settings(every="dataset")))
         >>> found.repeats, found.updates_each, found.lowest < found.rates[-1]
-        (1, 1, True)
+        (1, 8, True)
     """
     start = time.perf_counter()
     test = _Test(job, job.device_data() if data is None else data)

@@ -49,7 +49,7 @@ def train(model: Any, data: Any = None, *, params: Any = None, **settings: Any) 
 
     Example:
         >>> from backbeat.models import linear
-        >>> events = train(linear(), "digits", every="dataset", duration="2 updates")
+        >>> events = train(linear(), "digits", every="dataset", duration="2 updates", evaluate="1 epoch")
         >>> [type(event).__name__ for event in events]
         ['Started', 'Evaluated', 'StretchDone', 'Evaluated', 'StretchDone', 'Evaluated', 'Finished']
     """

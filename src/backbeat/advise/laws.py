@@ -99,7 +99,7 @@ def fit_law(optimizer: str, tuned: Mapping[int, float]) -> RateLaw:
     Example:
         >>> law = fit_law("sgd", {m: 0.8 / (1 + 100 / m) for m in (1, 16, 256, 4096)})
         >>> round(law.highest, 1), round(law.noise), round(law.rate(100), 2)
-        (0.8, 100, 0.4)
+        (0.8, 99, 0.4)
     """
     from scipy.optimize import minimize_scalar
 

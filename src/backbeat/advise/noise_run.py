@@ -89,7 +89,7 @@ def noise_along(job: Job, data: Data, updates: int, n_points: int = 12, *, most:
         >>> job = resolve(bb.linear(), "digits", Settings.given({"every": 32}))
         >>> found = noise_along(job, job.device_data(), 40, n_points=3)
         >>> found.updates, found.n_examples, found.whole.known
-        ((0, 20, 40), 1437, True)
+        ((0, 20, 40), 1438, True)
     """
     train = job.split.train
     keys = np.random.Generator(np.random.Philox(job.settings.seed))

@@ -53,7 +53,7 @@ class TimeModel:
         Example:
             >>> low, high = TimeModel(100, 64, 1e-5, 1e-6).flat(0.1)
             >>> round(low), round(high)
-            (11, 59)
+            (13, 50)
         """
         if not self.alpha or not self.beta:  # T only rises, or only falls: least at one example, or without bound
             end = more * self.b_crit if not self.alpha else self.b_crit / more if more else math.inf

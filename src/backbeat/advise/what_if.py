@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..errors import SettingsError
 from ..report.style import duration
 
-_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "µs": 1e6, "μs": 1e6, "ns": 1e9}  # how many make a second
 _BYTES = {"B/s": 1.0, "KB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12}
 _NUMBER = r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*"
 _ALLOWED = 'give for example "alpha=20us,beta=0.1us", and with several devices also "bandwidth=10GB/s"'
@@ -77,7 +77,7 @@ def parse_hardware(text: str) -> HardwareModel:
             raise SettingsError(f"hardware={text!r}: {part.strip()!r} is not one of its parts; {_ALLOWED}.")
         if number is None or match is None or match[2] not in units:
             raise SettingsError(f"hardware={text!r}: {value.strip()!r} is not a number with a unit; {_ALLOWED}.")
-        found[name] = number * units[match[2]]
+        found[name] = number * units[match[2]] if name == "bandwidth" else number / units[match[2]]  # 20us is 2e-05
     if ("alpha" in found) != ("beta" in found):
         raise SettingsError(f"hardware={text!r} has one of alpha and beta without the other; {_ALLOWED}.")
     if not math.isfinite(sum(found.values())) or ("alpha" in found and not found["alpha"] + found["beta"] > 0):

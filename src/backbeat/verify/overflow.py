@@ -52,7 +52,7 @@ def _wide(operation: Operation) -> np.ndarray:
     }.get(operation.name)  # fmt: skip
     wide = [np.asarray(value).astype(np.int64) for value in operation.inputs]
     if primitive is not None:
-        return primitive(*wide)
+        return np.asarray(primitive(*wide))
     with jax.enable_x64(True):
         return np.asarray(_bound_wide(operation, wide))
 
