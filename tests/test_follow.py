@@ -226,6 +226,7 @@ def test_what_is_said_and_recorded(tmp_path: Path):
     run = run_of(run=tmp_path / "run", evaluate="40 updates")
     sentence = run.notes[-1]
     assert sentence.startswith("The batch followed the noise: 4 examples, ")
+    assert run.record()["followed"] == run.followed == sentence
     lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     stretches = [line for line in lines if line["event"] == "stretch"]
     assert {line["batch_size"] for line in stretches} == set(sizes_of(run))

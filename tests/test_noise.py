@@ -238,6 +238,8 @@ def test_off_by_default_and_in_the_history_where_on(tmp_path: Path):
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["noise"]["scale"] == pytest.approx(run.noise.scale)
     assert record["noise"]["n_updates"] == run.clock.updates
+    assert record["noise"]["sentence"] == str(run.noise)
+    assert record["followed"] is None
     lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     traces = [line["gradient_trace"] for line in lines if line["event"] == "stretch"]
     measured_rows = run.history["gradient_trace"]

@@ -207,7 +207,8 @@ def run_record(run: Any) -> dict[str, Any]:
             "examples": run.clock.examples, "epochs": run.clock.epochs, "seconds": run.clock.seconds,
         },
         "compile_seconds": run.compile_seconds, "set_aside": run.set_aside, "history": dict(run.history),
-        "repeats": repeats, "noise": None if run.noise is None else run.noise.as_dict(),
+        "repeats": repeats, "followed": run.followed,
+        "noise": None if run.noise is None else {**run.noise.as_dict(), "sentence": str(run.noise)},
         "rate_range": None if job.rate_range is None else job.rate_range.as_dict(), "environment": environment(),
     })  # fmt: skip
 

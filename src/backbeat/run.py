@@ -112,11 +112,16 @@ class Run:
         """What was recognised, counted or set aside as the data was read, how γ was found and M went, in sentences."""
         found, notes = self.job.rate_range, self.job.dataset.notes
         notes = notes if found is None else (*notes, str(found))
+        return notes if self.followed is None else (*notes, self.followed)
+
+    @property
+    def followed(self) -> str | None:
+        """The batch sizes that it went through, as a sentence; None where the batch did not follow the noise."""
         if not self.job.plan.cadence.follows or not self.clock.updates:
-            return notes
+            return None
         made = np.isfinite(self.history["batch_size"])
         sizes = self.history["batch_size"][made].astype(int).tolist()
-        return (*notes, sizes_in_words(self.history["updates"][made].tolist(), sizes))
+        return sizes_in_words(self.history["updates"][made].tolist(), sizes)
 
     @property
     def predictor(self) -> Predictor:

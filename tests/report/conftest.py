@@ -487,6 +487,31 @@ def advice(
     }
 
 
+def noisy_run(*, followed: bool = False) -> Record:
+    """A run of six rows with what it measured of its noise: intervals without an upper end, rows without any."""
+    record, nothing = run(n_rows=6), None
+    record["history"] |= {
+        "noise_scale": [40, 60, nothing, nothing, nothing, 90],
+        "noise_scale_low": [30, 45, 70, nothing, 0.0, 60],
+        "noise_scale_high": [55, nothing, nothing, nothing, nothing, 120],
+    }
+    record["noise"] = {
+        "gradient_squared": 0.01, "trace": 1.57, "scale": 157.0, "low": 133.0, "high": 192.0, "n_updates": 900,
+        "known": True, "sentence": "noise scale 157 examples (95 % interval 133 to 192) over 900 updates",
+    }  # fmt: skip
+    if followed:
+        record["every"] = "noise 8 to 64"
+        record["followed"] = "The batch followed the noise: 8 examples, 32 from update 41, 64 from update 91."
+        record["history"]["batch_size"] = [8, 8, 32, nothing, 32, 64]
+    return record
+
+
+@pytest.fixture
+def fake_noisy_run() -> Callable[..., Record]:
+    """The maker of records of runs that watched their noise."""
+    return noisy_run
+
+
 @pytest.fixture
 def fake_advice() -> Callable[..., Record]:
     """The maker of advice records."""

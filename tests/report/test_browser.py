@@ -88,7 +88,9 @@ def ticks(tab: Any, chart: int = 0) -> list[float]:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
-def test_every_page_fits_and_draws(shown, fake_comparison, fake_run, fake_advice, width: int, theme: str):
+def test_every_page_fits_and_draws(
+    shown, fake_comparison, fake_run, fake_noisy_run, fake_advice, width: int, theme: str
+):
     records = [
         (fake_comparison(), 7),
         (fake_comparison(("32",), troubles=False, name=NASTY), 7),
@@ -98,6 +100,8 @@ def test_every_page_fits_and_draws(shown, fake_comparison, fake_run, fake_advice
         (fake_advice(reached=False), 2),
         (fake_run(name=NASTY), 2),
         (fake_run(repeats=True, score="r2", n_rows=9000), 3),
+        (fake_noisy_run(), 3),
+        (fake_noisy_run(followed=True), 4),
     ]
     for record, n_charts in records:
         with shown(record, width, theme) as tab:
@@ -260,6 +264,45 @@ def test_the_cells_of_a_run_with_repeats(shown, fake_run):
         bars = tab.eval_on_selector_all(".bar", "bars => bars.map(bar => bar.offsetWidth)")
         assert bars[0] == max(bars)
         assert bars[1] == pytest.approx(bars[0] * 301 / 812, abs=1.5)
+
+
+def hovered(tab: Any, label: str, keys: tuple[str, ...]) -> str:
+    """What a chart says of the values where the keys lead."""
+    tab.locator(f"[aria-label^='Chart: {label}']").focus()
+    for key in keys:
+        tab.keyboard.press(key)
+    return tab.locator(f"[aria-label^='Chart: {label}'] .hover").inner_text()
+
+
+def test_the_noise_of_a_run_and_the_batch_that_followed_it(shown, fake_noisy_run):
+    with shown(fake_noisy_run(followed=True)) as tab:
+        said = tab.inner_text("#noise")
+        assert "Noise scale 157 examples (95 % interval 133 to 192) over 900 updates." in said
+        assert "The batch followed the noise: 8 examples, 32 from update 41, 64 from update 91." in said
+        assert "updated: as the noise asks, 8 to 64" in tab.inner_text(".context")
+        tab.locator(".toolbar input[value=examples]").check(force=True)
+        labels = tab.eval_on_selector_all("#noise .chart", "charts => charts.map(chart => chart.ariaLabel)")
+        assert [label.split(". ")[0] for label in labels] == [
+            "Chart: noise scale against examples", "Chart: examples in a batch against examples"
+        ]  # fmt: skip
+        assert "90 (60 to 120)" in hovered(tab, "noise scale", ("ArrowRight",) * 30)
+        assert "60 (45 to ∞)" in hovered(tab, "noise scale", ("ArrowLeft",) * 34)
+        drawn = "chart => [chart.plot.scales.y.min, chart.plot.scales.y.max]"
+        low, high = tab.eval_on_selector("#noise .chart", drawn)
+        assert low == pytest.approx(30 / 1.4)
+        assert high == 4 * 90
+        steps = tab.eval_on_selector_all("#noise .chart", "charts => charts[1].plot.data[1]")
+        assert set(steps) <= {8, 32, 64, None}
+
+
+def test_a_run_whose_noise_is_not_known_says_so_without_a_chart(shown, fake_noisy_run):
+    record = fake_noisy_run()
+    for name in ("noise_scale", "noise_scale_low", "noise_scale_high"):
+        record["history"][name] = [None] * 6
+    record["noise"] = {"sentence": "noise scale: not measured, no batch had more than one example"}
+    with shown(record) as tab:
+        assert tab.locator("#noise canvas").count() == 0
+        assert "Noise scale: not measured" in tab.inner_text("#noise")
 
 
 def test_the_axes_switch_by_keyboard(shown, fake_comparison):

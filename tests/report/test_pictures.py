@@ -134,6 +134,32 @@ def test_a_run_shows_losses_score_and_repeats(fake_run):
     assert "held-out R²" in words(run_figure(fake_run(score="r2")))
 
 
+def test_a_run_shows_its_noise_and_the_batch_that_followed(fake_noisy_run):
+    record = fake_noisy_run(followed=True)
+    noise = run_figure(record).axes[-1]
+    assert noise.get_yscale() == "log"
+    assert noise.get_title(loc="left") == "Noise scale: 157 (133 to 192) examples"
+    scale, size = noise.lines
+    np.testing.assert_array_equal(scale.get_ydata(), [40, 60, np.nan, np.nan, np.nan, 90])
+    updates = record["history"]["updates"]
+    ends = [0, *np.repeat(updates[:2], 2), updates[2], *updates[3:5], *updates[4:]]
+    np.testing.assert_array_equal(size.get_xdata(), ends)
+    np.testing.assert_array_equal(size.get_ydata(), np.repeat([8, 8, 32, 32, 64], 2))
+    bars = [np.asarray(path.vertices)[:, 1].tolist() for path in noise.collections[0].get_paths()]
+    assert bars == [[30, 55], [45, 360], [70, 360], [60, 120]]  # no upper end: to the edge, 4 times the greatest
+
+
+def test_noise_that_is_not_known_is_said_so(fake_noisy_run):
+    record = fake_noisy_run()
+    record["noise"] |= {"known": False, "scale": None, "high": None}
+    assert run_figure(record).axes[-1].get_title(loc="left") == "Noise scale: at least 133 examples"
+    assert len(run_figure(record).axes[-1].lines) == 1
+    for name in ("noise_scale", "noise_scale_low", "noise_scale_high"):
+        record["history"][name] = [None] * 6
+    record["noise"] |= {"low": 0.0, "n_updates": 0}
+    assert run_figure(record).axes[-1].get_title(loc="left") == "Noise scale: not known"
+
+
 def test_the_same_record_gives_the_same_svg(fake_comparison, fake_run, tmp_path: Path):
     for draw, make in ((comparison_figure, fake_comparison), (run_figure, fake_run)):
         first = save_figure(draw(make()), tmp_path / "first.svg").read_bytes()

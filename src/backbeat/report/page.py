@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ SCRIPTS = (
     "comparison.js",
     "advice_charts.js",
     "advice.js",
+    "noise.js",
     "run.js",
     "backbeat.js",
 )
@@ -149,7 +151,7 @@ def _thinned(record: Mapping[str, Any]) -> Record:
     """The record, with at most about `MOST_ROWS` history rows, and `thinned` saying how many there were.
 
     Kept are the first and the last row, of each stretch the rows with the lowest and the highest batch loss, and rows
-    that carry an evaluation.
+    that carry an evaluation or another batch size than the one before.
     """
     history = record.get("history") or {}
     updates = history.get("updates")
@@ -160,6 +162,9 @@ def _thinned(record: Mapping[str, Any]) -> Record:
     evaluations = [plain(values) for name, values in history.items() if name.startswith(("train_", "held_out_"))]
     evaluated = [i for i in range(n_rows) if any(values[i] is not None for values in evaluations)]
     keep = {0, n_rows - 1, *evaluated[:: -(-len(evaluated) // (MOST_ROWS // 4)) or 1]}
+    sizes = [(i, size) for i, size in enumerate(plain(history.get("batch_size")) or []) if size is not None]
+    keep.update(i for (i, size), (_, after) in pairwise(sizes) if size != after)
+    keep.update(i for (_, before), (i, size) in pairwise(sizes) if size != before)
     width = n_rows / (MOST_ROWS // 4)
     for stretch in range(MOST_ROWS // 4):
         rows = range(int(stretch * width), int((stretch + 1) * width))

@@ -26,6 +26,7 @@ from backbeat.report.axes import (
     write_title,
 )
 from backbeat.report.bands import LOSSES, Band, band, loss_measure, score_column
+from backbeat.report.noise_picture import draw_noise
 from backbeat.report.style import (
     COLOURS,
     INK,
@@ -84,7 +85,7 @@ def comparison_figure(record: Record) -> Figure:
 
 
 def run_figure(record: Record) -> Figure:
-    """Returns the picture of one run: its losses, its held-out score, and where there are any repeats and a range test.
+    """Returns the picture of one run: its losses and held-out score; noise, repeats, range test where there are any.
 
     Example:
         >>> history = {"updates": [1, 2, 3], "loss_mean": [2.0, 1.0, 0.5]}
@@ -98,19 +99,17 @@ def run_figure(record: Record) -> Figure:
     score = score_column(history)
     repeats = (record.get("repeats") or {}).get("updates_per_batch")
     found = record.get("rate_range")
-    n_panels = 1 + bool(score) + bool(repeats) + bool(found)
+    draw = [lambda axes: _draw_losses(axes, history)]
+    draw += [lambda axes: _draw_score(axes, history, score)] if score else []
+    draw += [lambda axes: draw_noise(axes, record)] if record.get("noise") and history.get("updates") else []
+    draw += [lambda axes: _draw_repeats(axes, repeats)] if repeats else []
+    draw += [lambda axes: _draw_rates(axes, found)] if found else []
     with matplotlib.rc_context(PICTURE):
-        figure = new_figure((7.4, 11.2, 13.6, 17.0)[n_panels - 1], 4.6)
+        figure = new_figure((7.4, 11.2, 13.6, 17.0, 20.4)[len(draw) - 1], 4.6)
         top = write_title(figure, LEFT, *_run_title(record)) - 0.085
-        grid = figure.add_gridspec(1, n_panels, left=LEFT, right=0.965, top=top, bottom=0.125, wspace=0.24)
-        panels = [figure.add_subplot(grid[0, i]) for i in range(n_panels)]
-        _draw_losses(panels[0], history)
-        if score:
-            _draw_score(panels[1], history, score)
-        if repeats:
-            _draw_repeats(panels[1 + bool(score)], repeats)
-        if found:
-            _draw_rates(panels[-1], found)
+        grid = figure.add_gridspec(1, len(draw), left=LEFT, right=0.965, top=top, bottom=0.125, wspace=0.24)
+        for place, panel in enumerate(draw):
+            panel(figure.add_subplot(grid[0, place]))
         return figure
 
 

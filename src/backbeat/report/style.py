@@ -114,9 +114,13 @@ def every_name(every: str) -> str:
         'every example, repeated until loss<0.1, at most 10 times'
         >>> every_name("32 then 128 after 10 epochs")
         'every 32, then 128 after 10 epochs'
+        >>> every_name("noise 8 to 512")
+        'as the noise asks, 8 to 512'
     """
     first, _, rest = every.partition(" ")
-    name = {"1": "every example", "dataset": "whole data set"}.get(first, f"every {first}")
+    name = {"1": "every example", "dataset": "whole data set", "noise": "as the noise asks"}.get(
+        first, f"every {first}"
+    )
     rest = re.sub(r" at most (\d+)", r", at most \1 times", rest.replace("repeat ", "repeated "))
     return f"{name}, {rest}" if rest else name
 

@@ -356,7 +356,7 @@
     const lineOptions = (line) => {
       const shown = !spec.hidden || !spec.hidden.has(line.title);
       const edge = { stroke: "transparent", width: 0, points: { show: false }, show: shown };
-      const points = { show: line.points.length === 1, size: 7, fill: () => line.stroke() };
+      const points = { show: !line.bare && line.points.length === 1, size: 7, fill: () => line.stroke() };
       return [
         {
           stroke: () => (line.bare ? "transparent" : line.stroke()),

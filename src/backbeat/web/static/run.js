@@ -87,7 +87,17 @@
     return box;
   }
 
-  function curves(record, state) {
+  function axisX(state) {
+    const time = state.clock === "wall_seconds";
+    return {
+      label: CLOCKS[state.clock],
+      unit: time ? "seconds" : "count",
+      write: time ? seconds : state.clock === "epochs" ? (v) => number(v) : (v) => count(Math.round(v)),
+      word: time ? "" : CLOCKS[state.clock],
+    };
+  }
+
+  function curves(record, state, noise) {
     const history = record.history || {};
     const clocks = Object.keys(CLOCKS).filter((clock) => has(history, clock));
     const losses = LOSSES.filter(([name]) => has(history, name));
@@ -125,15 +135,6 @@
         ),
       };
     });
-    function axisX() {
-      const time = state.clock === "wall_seconds";
-      return {
-        label: CLOCKS[state.clock],
-        unit: time ? "seconds" : "count",
-        write: time ? seconds : state.clock === "epochs" ? (v) => number(v) : (v) => count(Math.round(v)),
-        word: time ? "" : CLOCKS[state.clock],
-      };
-    }
     function draw() {
       handles.splice(0).forEach((handle) => handle.destroy());
       const log = { x: state.logX, y: state.logY };
@@ -143,7 +144,7 @@
           height: 340,
           room: 16,
           log,
-          x: axisX(),
+          x: axisX(state),
           y: { label: "loss, mean over examples", write: (v) => number(v) },
           lines: losses.map(([name, title, paint, width]) => ({
             title,
@@ -160,7 +161,7 @@
             height: 340,
             room: 16,
             log: { x: state.logX, y: false },
-            x: axisX(),
+            x: axisX(state),
             y: { label: `held-out ${words.scoreName(short)}`, write: words.score(short) },
             lines: [
               {
@@ -173,6 +174,7 @@
           }),
         );
       }
+      if (noise) noise.draw(state.clock, axisX(state), state.logX);
     }
     const key = make(
       "div",
@@ -401,9 +403,10 @@
 
   backbeat.run = (record, root, state) => {
     Object.assign(state, { clock: "updates", logX: false, logY: true, ...state });
-    const drawn = curves(record, state);
+    const noise = backbeat.noise(record);
+    const drawn = curves(record, state, noise);
     const ranged = rates(record);
-    const parts = [drawn && drawn.element, repeats(record), ranged && ranged.element, settings(record)];
+    const parts = [drawn && drawn.element, drawn && noise && noise.element, repeats(record), ranged && ranged.element, settings(record)];
     root.append(...heading(record), outcome(record), ...[...parts, words.environment(record)].filter(Boolean));
     if (drawn) drawn.draw();
     if (ranged) ranged.draw();

@@ -69,7 +69,7 @@ globalThis.backbeat = globalThis.backbeat || {};
   /* A cadence in words: "every example, repeated until loss<0.1, at most 10 times". */
   function everyName(every) {
     const [first, ...rest] = String(every).split(" ");
-    const name = { 1: "every example", dataset: "whole data set" }[first] || `every ${first}`;
+    const name = { 1: "every example", dataset: "whole data set", noise: "as the noise asks" }[first] || `every ${first}`;
     const more = rest
       .join(" ")
       .replace("repeat ", "repeated ")
