@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 
 import backbeat as bb
-from backbeat.advance import Engine, NotFinite
+from backbeat.advance import Engine
 from backbeat.clock import Duration
 from backbeat.config import Job, Settings, resolve
+from backbeat.nonfinite import NotFinite
 from backbeat.stretch import Data
 from backbeat.train import Evaluations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -15,37 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .cadence import Cadence, Phase
 from .clock import Clock, Duration
 from .config import Job
-from .data import Packed, foreseen
+from .data import foreseen
 from .events import StretchDone
-from .follow import Follower, most_updates
+from .forms import STRETCH_SECONDS, follower_of, form_of, full_batches, of_size, smaller_block
 from .models import n_parameters
 from .noise import NoiseSums
-from .plan import Cursor, Plan, Stretch, start_of, whole_updates
-from .repeat import Budget, Repeated, repeat_program
-from .stretch import CHUNK_BYTES, STREAMED_CHUNK_BYTES, Data, Form, Rows, fetches, form_for, program, rows_for
+from .nonfinite import NotFinite, blamed, finite, most_finite
+from .plan import Cursor, Stretch, start_of
+from .repeat import Budget, Carry, Repeated, repeat_program
+from .snapshot import Snapshot
+from .stretch import Data, Form, Rows, fetches, program, rows_for
 from .update import State
-
-STRETCH_SECONDS = 0.25
 
 _TIMED = 16
 _MOST = 2**31 - 1
-_ENDLESS = Budget(np.int32(_MOST), np.int32(_MOST))
-
-
-class NotFinite(Exception):
-    """The loss or the parameters are no longer finite; the engine stands at the last finite state.
-
-    Attributes:
-        update: the number of the update after which it happened, from 1; 0 where it was so from the start.
-        what: "the loss" or "the parameters".
-    """
-
-    def __init__(self, update: int, what: str) -> None:
-        super().__init__(f"{what} at update {update}")
-        self.update, self.what = update, what
+_PAUSE = 4096  # updates on one batch after which a first stretch ends
 
 
 @dataclass
@@ -68,34 +54,7 @@ class _Made:
     cursor: Cursor
     clock: Clock
     n_updates: int
-
-
-def form_of(job: Job, size: int, n: int) -> Form:
-    """Returns the form of the stretches that a job's batches of one size are computed in.
-
-    Args:
-        job: what is trained.
-        size: M, one of its cadence's.
-        n: N, how many parameters there are.
-    """
-    cadence = job.plan.cadence
-    seconds = 1e-6 + size * n * 6 / 1e11  # a rough guess, which only bounds the buffers
-    most = STRETCH_SECONDS / seconds
-    for limit in job.stopping.durations.each if len(cadence.phases) == 1 else ():
-        if limit.unit != "seconds":
-            most = min(most, whole_updates(limit, size, job.n_train))
-    if job.evaluate is not None and math.isfinite(job.evaluate.amount):
-        most = min(most, whole_updates(job.evaluate, size, job.n_train))
-    if cadence.follows:
-        most = min(most, most_updates(size, job.n_train))
-    whole = size == job.n_train and job.plan.order.kind != "with replacement" and len(cadence.phases) == 1
-    return form_for(
-        size, job.example_floats, plain=job.plain, short=job.plan.has_short_batches(size), whole=whole,
-        scheduled=not job.schedule.constant, watch=job.settings.watch_gradient,
-        noise=job.settings.watch_noise or cadence.follows, rows=max(1, math.ceil(most)),
-        block=job.settings.block, input_floats=math.prod(job.dataset.input_shape),
-        chunk_bytes=STREAMED_CHUNK_BYTES if isinstance(job.dataset.x, Packed) else CHUNK_BYTES,
-    )  # fmt: skip
+    inside: Carry
 
 
 class Engine:
@@ -108,6 +67,9 @@ class Engine:
         clock: updates, examples and epochs so far (its seconds are kept by the caller).
         update_seconds: seconds spent in updates.
         follower: what decides M, where it follows the noise.
+        inside: where a repeated batch stands that the newest stretch left in the middle.
+        block: the most examples that are computed at once, where memory was too short for what is set.
+        rate_factor: on γ, after divergences that lowered it.
     """
 
     def __init__(self, job: Job, data: Data | None = None, state: State | None = None) -> None:
@@ -115,33 +77,64 @@ class Engine:
         self.state = job.initial_state() if state is None else jax.tree.map(jnp.asarray, state)
         self.cursor, self.clock, self.update_seconds = Cursor(), Clock(), 0.0
         self.index = None if len(job.split.train) == len(job.dataset) else job.split.train
-        self.rate = jnp.float32(job.learning_rate)
+        self.rate, self.rate_factor = jnp.float32(job.learning_rate), 1.0
+        self.inside = Carry()
         self.rest = jnp.asarray(self._rest())
-        n = n_parameters(self.state.params)
-        self._forms = {size: form_of(job, size, n) for size in job.plan.cadence.batch_sizes(job.n_train)}
-        self._speed: dict[int, float] = {}  # measured seconds per update, by batch size
-        self._ready: set[int] = set()  # batch sizes whose program is compiled
-        self.follower = _follower(job)
+        self._pause = _PAUSE
+        self.follower = follower_of(job)
+        self._shape(None)
         self._ahead: _Ahead | None = None
         self._reading: Any = None
         self._made: _Made | None = None  # the newest stretch: its last update may turn out to have been the bad one
+
+    def _shape(self, block: int | None) -> None:
+        """Chooses the forms of stretches, with as many examples at once; nothing is compiled for them yet."""
+        self.block, sizes = block, self.job.plan.cadence.batch_sizes(self.job.n_train)
+        n = n_parameters(self.state.params)
+        self._forms = {size: form_of(self.job, size, n, block) for size in sizes}
+        self._speed: dict[int, float] = {}  # measured seconds per update, by batch size
+        self._ready: set[int] = set()  # batch sizes whose program is compiled
+
+    def stand(self, at: Snapshot) -> None:
+        """Goes to where a snapshot was taken; everything from there on is as it was then."""
+        self.state = jax.tree.map(jnp.asarray, at.state)
+        self.cursor, self.clock, self.update_seconds = at.cursor, at.clock, at.update_seconds
+        self.follower, self.rate_factor = at.follower, at.rate_factor
+        self.rate = jnp.float32(self.job.learning_rate * at.rate_factor)
+        self.inside = Carry() if at.inside is None else at.inside
+        self._ahead = self._made = None
+        if at.block != self.block:
+            self._shape(at.block)
 
     def compile(self) -> float:
         """Returns the seconds that compiling took: all programs, or that of the M which holds where others may never.
 
         Each is run for no updates, and timed.
         """
-        return sum(self._compiled(size) for size in ([self.follower.size] if self.follower else self._forms))
+        return sum(self._ready_for(size) for size in ([self.follower.size] if self.follower else list(self._forms)))
 
     def make_ready(self) -> float:
         """Returns the seconds that compiling for an M took which holds for the first time, as it follows the noise."""
-        return 0.0 if self.follower is None else self._compiled(self.follower.size)
+        return self._ready_for(self.plan_size(self.cursor))
 
-    def _compiled(self, size: int) -> float:
-        """Returns the seconds that compiling the program of a batch size took, and a first timing; 0 where it is."""
+    def _ready_for(self, size: int) -> float:
         if size in self._ready:
             return 0.0
-        start, form = time.perf_counter(), self._forms[size]
+        start = time.perf_counter()
+        while True:
+            try:
+                self._compiled(size)
+                return time.perf_counter() - start
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                self._shape(smaller_block(error, self._forms[size], self.job))
+
+    def plan_size(self, cursor: Cursor) -> int:
+        """Returns M at a cursor."""
+        return self.job.plan.phase(cursor)[0] if self.follower is None else self.follower.size
+
+    def _compiled(self, size: int) -> None:
+        """Compiles the program of a batch size, and times it."""
+        form = self._forms[size]
         self._time(form, 0)
         if form.rows >= _TIMED:  # else the first stretch is short enough not to be timed before
             one = self._time(form, 1)
@@ -149,7 +142,6 @@ class Engine:
                 one = min(one, self._time(form, 1))
             self._speed[size] = one if one > 1e-3 else self._time(form, _TIMED) / _TIMED
         self._ready.add(size)
-        return time.perf_counter() - start
 
     def program_bytes(self, size: int) -> int | None:
         """Returns the bytes that the program of a batch size takes beside its data; None where its compiler is silent.
@@ -157,37 +149,48 @@ class Engine:
         It is compiled and not run. Not for repeated batches.
         """
         form = self._forms[size]
-        rows = self._rows(form, _stretch_of(form, 0), 0, np.ones(0) if form.scheduled else None)
+        rows = self._rows(form, full_batches(form, 0), 0, np.ones(0) if form.scheduled else None)
         made: Any = program(form, self.job.model, self.job.loss, self.job.optimizer)
         plan = made.lower(self.state, foreseen(self.data, iter(())), rows, self.rate).compile().memory_analysis()
         return None if plan is None else int(plan.temp_size_in_bytes + plan.output_size_in_bytes)
 
     def _time(self, form: Form, n: int) -> float:
         """Returns the seconds that a call of `n` updates takes; its result is thrown away."""
-        rows = self._rows(form, _stretch_of(form, n), n, np.ones(n) if form.scheduled else None)
+        rows = self._rows(form, full_batches(form, n), n, np.ones(n) if form.scheduled else None)
         if self.job.plan.cadence.repeated is not None:
             rows = rows._replace(n_segments=np.int32(n))
         start = time.perf_counter()
-        jax.block_until_ready(self._call(form, rows, self.state, _ENDLESS))
+        jax.block_until_ready(self._call(form, rows, self.state, _budget(pause=_TIMED)))
         return time.perf_counter() - start
 
-    def advance(self, limits: Sequence[Duration], seconds_left: float = math.inf) -> StretchDone:
+    def advance(
+        self, limits: Sequence[Duration], seconds_left: float = math.inf, pauses: Sequence[Duration] = ()
+    ) -> StretchDone:
         """Returns what happened in the next stretch, which ends at the first limit that it reaches.
 
         Args:
             limits: amounts from the start of the run.
             seconds_left: how long the stretch may take, as far as its speed is known.
+            pauses: amounts too, at which only the stretch ends: a limit also ends the updates on a repeated batch.
 
         Raises:
             NotFinite: the engine then stands at the last finite state.
         """
-        self.make_ready()
-        ahead = self._ahead or self._plan(self.cursor, limits, seconds_left)
+        while True:
+            self.make_ready()
+            try:
+                return self._advance(limits, seconds_left, pauses)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                self._ahead = None
+                self._shape(smaller_block(error, self._forms[self.plan_size(self.cursor)], self.job))
+
+    def _advance(self, limits: Sequence[Duration], seconds_left: float, pauses: Sequence[Duration]) -> StretchDone:
+        ahead = self._ahead or self._plan(self.cursor, [*limits, *pauses], seconds_left)
         self._ahead = None
         if self.job.plan.cadence.repeated is not None:
-            return self._repeat(ahead, limits)
+            return self._repeat(ahead, limits, pauses)
         n, following = len(ahead.stretch), None
-        made = _Made(ahead, self.state, self.cursor, self.clock, n)
+        made = _Made(ahead, self.state, self.cursor, self.clock, n, Carry())
         start = time.perf_counter()
         state, seen = self._call(ahead.form, ahead.rows, self.state, gain=ahead.gain)
         if self.look_ahead is not None and not self._decides(ahead.stretch.end):
@@ -227,6 +230,14 @@ class Engine:
         order = self.job.plan.order
         return NoiseSums.of(measured, sizes, first, None if order.kind == "with replacement" else order.n_examples)
 
+    def snapshot(self, clock: Clock) -> Snapshot:
+        """Returns where the engine stands, with the caller's clock."""
+        inside = self.inside if int(self.inside.made) else None
+        return Snapshot(
+            self.state, self.cursor, clock, update_seconds=self.update_seconds, follower=self.follower, inside=inside,
+            block=self.block, rate_factor=self.rate_factor,
+        )  # fmt: skip
+
     #: clock -> limits of the stretch after it, or None where that is not known yet; set by the caller
     look_ahead: Any = None
 
@@ -243,7 +254,7 @@ class Engine:
     def _plan(self, cursor: Cursor, limits: Sequence[Duration], seconds_left: float) -> _Ahead:
         plan = self.job.plan
         if self.follower is not None:
-            plan = _of_size(plan, self.follower.size)
+            plan = of_size(plan, self.follower.size)
             limits = [*limits, Duration(float(self.follower.point), "examples")]
         form = self._forms[plan.phase(cursor)[0]]
         speed = self._speed.get(form.batch_size)
@@ -274,11 +285,17 @@ class Engine:
         return schedule.factors({k: v[:-1] for k, v in clocks.items()}, {k: v[1:] for k, v in clocks.items()})
 
     def _last_rate(self, ahead: _Ahead) -> float:
-        return self.job.learning_rate * ahead.gain * (1.0 if ahead.factor is None else float(ahead.factor[-1]))
+        return (
+            self.job.learning_rate
+            * self.rate_factor
+            * ahead.gain
+            * (1.0 if ahead.factor is None else float(ahead.factor[-1]))
+        )
 
     def _call(
-        self, form: Form, rows: Rows, state: State, budget: Budget = _ENDLESS, gain: float = 1.0
-    ) -> tuple[State, Any]:
+        self, form: Form, rows: Rows, state: State, budget: Budget | None = None, gain: float = 1.0,
+        inside: Carry | None = None,
+    ) -> tuple[State, Any]:  # fmt: skip
         job = self.job
         if job.plan.cadence.repeated is None:
             self._reading = foreseen(self.data, fetches(form, rows))  # held while the program runs
@@ -286,7 +303,7 @@ class Engine:
             return program(form, job.model, job.loss, job.optimizer)(state, self._reading, rows, rate)
         run = repeat_program(form, job.plan.cadence.repeated, job.model, job.loss, job.optimizer)
         rows = rows._replace(start=np.zeros(1, np.int32), full=np.zeros(1, np.int32), short=np.zeros(1, np.int32))
-        return run(state, self.data, rows, self.rate, self.rest, budget)
+        return run(state, self.data, rows, self.rate, self.rest, budget or _budget(), inside or Carry())
 
     def _diverge(self, made: _Made, n: int, what: str) -> NoReturn:
         """Raises NotFinite, where after `n` updates of a stretch something is no longer finite.
@@ -296,44 +313,65 @@ class Engine:
         """
         if n == 0 and self._made is not None:  # the last update of the stretch before did it
             made, n = self._made, self._made.n_updates
-        keep = _most_finite(lambda k: finite(self._again(made, k)[0].params), max(0, n - 1))
+        unsure = n == 0 and self.clock.updates > 0
+        keep = most_finite(lambda k: finite(self._again(made, k)[0].params), max(0, n - 1))
         if keep < n - 1:  # parameters overflowed before a loss showed it
             n, what = keep + 1, "the parameters"
         self.state, self.cursor, self.clock = self._again(made, keep)
         self._ahead = self._made = None
-        raise NotFinite(made.clock.updates + n, what)
+        at = self._again(made, keep, pause=True)[1]
+        update, batch = made.clock.updates + keep, self._batch_at(at)
 
-    def _again(self, made: _Made, n: int) -> tuple[State, Cursor, Clock]:
-        """Returns state, cursor and clock after the first `n` updates of a stretch, by the same program."""
+        def after() -> tuple[State, np.ndarray]:
+            state, cursor, _ = self._again(made, min(keep + 1, made.n_updates), pause=True)
+            return state, self._batch_at(cursor)
+
+        layer, batch = (None, batch) if unsure else blamed(self.job, self.state, batch, update, after)
+        raise NotFinite(made.clock.updates + n, what, batch.tolist(), layer, unsure=unsure)
+
+    def _batch_at(self, cursor: Cursor) -> np.ndarray:
+        """Returns the examples of the batch at a cursor, as numbers into the data."""
+        plan = self.job.plan if self.follower is None else of_size(self.job.plan, self.follower.size)
+        stretch = plan.stretch(cursor, 1)
+        return self.job.split.train[stretch.indices[0, : stretch.sizes[0]]]
+
+    def _again(self, made: _Made, n: int, *, pause: bool = False) -> tuple[State, Cursor, Clock]:
+        """Returns state, cursor and clock after the first `n` updates of a stretch, by the same program.
+
+        With `pause` the cursor is that of the batch which the next update is made on, where batches are repeated.
+        """
         ahead = made.ahead
         if self.job.plan.cadence.repeated is not None:
             rows = ahead.rows._replace(n_segments=np.int32(len(ahead.stretch)), first=np.int32(made.clock.updates))
-            state, out = self._call(ahead.form, rows, made.state, Budget(np.int32(n), np.int32(_MOST)))
+            budget = _budget(pause=n) if pause else _budget(n)
+            state, out = self._call(ahead.form, rows, made.state, budget, inside=made.inside)
             return (state, *self._counted(made, out))
         rows = self._rows(ahead.form, ahead.stretch, n, ahead.factor)
         cursor = start_of(made.cursor, ahead.stretch, n, self.job.n_train)
         state = self._call(ahead.form, rows, made.state, gain=ahead.gain)[0]
         return state, cursor, self.job.plan.clock(cursor)
 
-    def _repeat(self, ahead: _Ahead, limits: Sequence[Duration]) -> StretchDone:
+    def _repeat(self, ahead: _Ahead, limits: Sequence[Duration], pauses: Sequence[Duration]) -> StretchDone:
         """Returns what happened in a stretch of repeated batches; counts updates and examples as they were made."""
         left = {"updates": float(_MOST), "examples": float(_MOST)}
         for limit in limits:
             if limit.unit in left:
                 left[limit.unit] = min(left[limit.unit], limit.amount - getattr(self.clock, limit.unit))
-        budget = Budget(np.int32(left["updates"]), np.int32(left["examples"]))
+        soft = [limit.amount - self.clock.updates for limit in pauses if limit.unit == "updates"]
+        budget = _budget(left["updates"], left["examples"], min(self._pause, *map(int, soft), _MOST))
         rows = ahead.rows._replace(n_segments=np.int32(len(ahead.stretch)), first=np.int32(self.clock.updates))
-        made = _Made(ahead, self.state, self.cursor, self.clock, 0)
+        made = _Made(ahead, self.state, self.cursor, self.clock, 0, self.inside)
         start = time.perf_counter()
-        state, out = self._call(ahead.form, rows, self.state, budget)
+        state, out = self._call(ahead.form, rows, self.state, budget, inside=self.inside)
         n, bad, made.n_updates = int(out.batches), int(out.bad), int(out.updates)
         seconds = time.perf_counter() - start
         if bad >= 0 or not finite(state.params):
             self._diverge(made, bad if bad >= 0 else made.n_updates, "the loss" if bad >= 0 else "the parameters")
         cursor, clock = self._counted(made, out)
         self._made, self.state = made if made.n_updates else self._made, state  # from here on together
-        self.cursor, self.clock = cursor, clock
-        self._speed[ahead.form.batch_size] = seconds / n
+        self.cursor, self.clock, self.inside = cursor, clock, Carry(*map(np.asarray, out.inside))
+        self._speed[ahead.form.batch_size] = seconds / max(1, n)
+        self._pause = max(1, int(STRETCH_SECONDS / seconds * max(1, made.n_updates)))
         self.update_seconds += seconds
         seen = type(out.seen)(*(np.asarray(column)[:n] for column in out.seen))
         repeats = {
@@ -353,36 +391,5 @@ class Engine:
         return cursor, Clock(clock.updates + int(out.updates), clock.examples + int(out.examples), epochs)
 
 
-def _follower(job: Job) -> Follower | None:
-    """Returns what decides a job's M before the first update; None where it is not the noise."""
-    if not job.plan.cadence.follows:
-        return None
-    n_examples = None if job.plan.order.kind == "with replacement" else job.n_train
-    return Follower.start(job.plan.cadence.batch_sizes(job.n_train), job.n_train, n_examples)
-
-
-def _of_size(plan: Plan, size: int) -> Plan:
-    """Returns the plan of a batch that follows the noise, as it is while M stays."""
-    return replace(plan, cadence=Cadence((Phase(size),)))
-
-
-def _stretch_of(form: Form, n: int) -> Stretch:
-    """Returns a stretch of `n` full batches, all of the first example."""
-    indices, sizes = np.zeros((1 if form.whole else n, form.batch_size), np.int32), np.full(n, form.batch_size)
-    return Stretch(indices, sizes.astype(np.int32), sizes, sizes[:0], Cursor())
-
-
-def _most_finite(is_finite: Callable[[int], bool], n: int) -> int:
-    """Returns the most updates, up to `n`, after which all is finite: by bisection, for what overflowed stays so."""
-    if n == 0 or is_finite(n):
-        return n
-    low, high = 0, n
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if is_finite(middle) else (low, middle)
-    return low
-
-
-def finite(params: Any) -> bool:
-    """Returns whether every parameter is a finite number."""
-    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(params))
+def _budget(updates: float = _MOST, examples: float = _MOST, pause: int = _MOST) -> Budget:
+    return Budget(*(np.int32(min(amount, _MOST)) for amount in (updates, examples, pause)))

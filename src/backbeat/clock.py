@@ -86,6 +86,17 @@ class Duration:
         return f"{self.amount:.15g} {self.unit if self.amount != 1 else self.unit[:-1]}"
 
 
+def next_multiple(interval: Duration, clock: Clock) -> Duration:
+    """Returns the next multiple of an interval after a clock, as an amount from the start of a run.
+
+    Example:
+        >>> next_multiple(Duration(100.0, "updates"), Clock(updates=250))
+        Duration(amount=300.0, unit='updates')
+    """
+    passed = math.floor(getattr(clock, interval.unit) / interval.amount + 1e-9)
+    return Duration(float(passed + 1) * interval.amount, interval.unit)
+
+
 def parse_seconds(text: str | int | float, setting: str) -> float:
     """Returns the seconds that a text such as "60 s" or "2 min" names; a plain number is taken as seconds.
 

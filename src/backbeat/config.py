@@ -14,7 +14,7 @@ from .cadence import Cadence, every
 from .class_weight import weighted_by_class
 from .clock import Duration, Durations, Patience, Stopping, Target
 from .data import Dataset, Reading, Split, load, on_device, split
-from .errors import SettingsError, nearest
+from .errors import SettingsError, choose, nearest
 from .follow import check_followed
 from .gradient import checked_block
 from .losses import Loss, loss_for
@@ -29,6 +29,7 @@ from .trial import check_apart, tried
 from .update import State
 
 AUTO = "auto"  # of a learning rate: a range test finds it
+STOP, HALVE = ON_DIVERGENCE = ("stop", "halve-lr")
 _GREATEST_SEED = 2**32
 
 
@@ -55,6 +56,7 @@ class Settings(Reading):
     watch_gradient: bool = False
     watch_noise: bool = False
     class_weight: Any = None
+    on_divergence: str = STOP
 
     @classmethod
     def given(cls, settings: dict[str, Any]) -> Settings:
@@ -340,6 +342,8 @@ def _check_rule(settings: Settings, optimizer: Optimizer, schedule: Schedule, mo
             "optimizer is a transformation that holds its own learning rate, so learning_rate, schedule and warm_up "
             "would do nothing; give the function that makes it, optax.adam and not optax.adam(0.1), or leave them out."
         )
+    if choose("on_divergence", settings.on_divergence, ON_DIVERGENCE) == HALVE and not optimizer.tunable:
+        raise SettingsError(f"on_divergence={HALVE!r} lowers γ, which this optimizer holds itself; leave it out.")
     jax.eval_shape(lambda: optimizer.init(model.init(jax.random.key(0)) if params is None else params))
 
 

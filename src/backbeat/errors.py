@@ -31,6 +31,14 @@ class MissingExtraError(BackbeatError, ImportError):
     """A library that an optional feature needs is not installed; the sentence names the extra."""
 
 
+class StorageError(BackbeatError, OSError):
+    """A run's folder can no longer be written: the disk is full, or it has become read-only. What was saved is kept."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM): a run ends as after Ctrl-C, with everything saved."""
+
+
 class DivergedError(BackbeatError, ArithmeticError):
     """The loss or the parameters stopped being finite; `run` holds the last finite state."""
 

@@ -30,7 +30,7 @@ from .models import Model, mlp
 from .rate_range import with_rate
 from .record import save_params
 from .run import Run, gather
-from .train import INTERRUPTED, events_of
+from .train import INTERRUPTED, TERMINATED, events_of
 from .update import State
 
 _ROWS = 256  # predictions are made for so many examples at once, always: none depends on what others there are
@@ -95,7 +95,7 @@ class _Network(BaseEstimator):
             last["event"] = event
 
         run = gather(job, events_of(job, state), [keep])
-        if run.reason == INTERRUPTED:
+        if run.reason in (INTERRUPTED, TERMINATED):
             raise KeyboardInterrupt
         if run.diverged:
             raise DivergedError(f"{run.reason}; {run.remedy}.", run)

@@ -1,4 +1,4 @@
-"""What a run emits, in this order: started, then stretches and evaluations, then finished or diverged.
+"""What a run emits, in this order: started, then stretches, evaluations and notes, then finished or diverged.
 
 Console, history, record, checkpoint and page are consumers of these; none of them is known to the training itself.
 """
@@ -21,12 +21,14 @@ class Started:
         n_parameters: N.
         batch_sizes: M of each phase; what it can be, where the batch follows the noise.
         compile_seconds: what compiling took, which no clock counts.
+        resumed: whether it goes on from where it had come to before.
     """
 
     about: Mapping[str, Any]
     n_parameters: int
     batch_sizes: tuple[int, ...]
     compile_seconds: float
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class StretchDone:
         noise: the stretch's `noise.NoiseSums`, where watched, else None.
         batch_size: M, the size of a full batch in all of it; None for repeated batches.
         compile_seconds: what compiling for a new batch size took, which no clock counts.
+        snapshot: the `snapshot.Snapshot` from which the run can go on as it did.
     """
 
     clock: Clock
@@ -63,6 +66,7 @@ class StretchDone:
     noise: Any = None
     batch_size: int | None = None
     compile_seconds: float = 0.0
+    snapshot: Any = field(default=None, repr=False)
 
     @property
     def loss_mean(self) -> float:
@@ -79,12 +83,29 @@ class Evaluated:
         train: scores of the training part ("loss", "accuracy" or "r2" and "mse").
         held_out: scores of the held-out part, empty where there is none.
         seconds: what it took.
+        snapshot: see `StretchDone`.
     """
 
     clock: Clock
     train: Mapping[str, float]
     held_out: Mapping[str, float]
     seconds: float
+    snapshot: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something happened that is worth a sentence, and the run goes on.
+
+    Attributes:
+        clock: when.
+        note: the sentence.
+        back_to: how many updates still count, where the run went back; None where it did not.
+    """
+
+    clock: Clock
+    note: str
+    back_to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +117,14 @@ class Finished:
         reason: why, in words.
         reached: whether the target was reached, None where there was none.
         state: the final parameters and optimizer state.
+        snapshot: see `StretchDone`.
     """
 
     clock: Clock
     reason: str
     reached: bool | None
     state: Any = field(repr=False)
+    snapshot: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -113,12 +136,17 @@ class Diverged:
         update: the number of the update, from 1, after which something was no longer finite.
         reason: what, in words.
         state: the last finite parameters and optimizer state.
+        batch: the examples for which a value is first not finite, as numbers from 0 into the data: those of that
+            update, or of the loss after it.
+        layer: the parameter behind which the first value was not finite, such as "dense_1/weight"; None if not found.
     """
 
     clock: Clock
     update: int
     reason: str
     state: Any = field(repr=False)
+    batch: tuple[int, ...] = ()
+    layer: str | None = None
 
 
-Event = Started | StretchDone | Evaluated | Finished | Diverged
+Event = Started | StretchDone | Evaluated | Noted | Finished | Diverged

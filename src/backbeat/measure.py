@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .advance import Engine, NotFinite
+from .advance import Engine
 from .cadence import Cadence, Phase
 from .clock import Duration
 from .config import Job, with_cadence
 from .errors import DivergedError
+from .nonfinite import NotFinite
 from .stretch import Data
 
 ROUNDS, ROUND_SECONDS = 7, 0.03

@@ -21,13 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .advance import Engine, NotFinite
+from .advance import Engine
 from .cadence import every
 from .clock import Duration
 from .config import Job, with_cadence
 from .data import foreseen, reading_errors
 from .errors import SettingsError
 from .evaluate import block_for, evaluator, fetches
+from .nonfinite import NotFinite
 from .schedule import Schedule
 from .stretch import Data
 

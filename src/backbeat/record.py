@@ -6,6 +6,7 @@ events.jsonl         one line an event, written as it happens
 record.json          the whole run as a report shows it, and what `saved.load_run` needs to read the model back
 preparation.zip      what makes inputs of new data, where the data was prepared
 model.safetensors    the final parameters, named dense_0/weight, dense_0/bias, ...
+checkpoints/         where the run stood on its way, see `checkpoint`
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from typing import Any
 import numpy as np
 
 from .config import Job, as_columns
-from .errors import DataError, SettingsError
-from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
+from .errors import DataError, SettingsError, StorageError
+from .events import Diverged, Event, Finished, Started
 from .folder import create_folder, environment, plain, settings_text, write_json, write_whole
+from .history import event_line
 from .models import n_parameters, parse_model
 
 FORMAT = 1
-PARAMETERS, PREPARATION = "model.safetensors", "preparation.zip"
-OWN_FILES = ("settings.toml", "environment.json", "events.jsonl", "record.json", PARAMETERS, PREPARATION)
+PARAMETERS, PREPARATION, CHECKPOINTS, LOCK = "model.safetensors", "preparation.zip", "checkpoints", ".lock"
+OWN_FILES = ("settings.toml", "environment.json", "events.jsonl", "record.json", PARAMETERS, PREPARATION, CHECKPOINTS)
 BUILT_IN = ("mlp", "linear", "cnn")  # networks whose text says all of them
 _NEEDED = {
     "run": ("data", "model", "every", "finished", "history"),
     "comparison": ("data", "model", "answer", "cadences", "equal"),
     "advice": ("data", "model", "answer", "sizes", "hardware", "confirmed"),
 }
-_NAMES = {StretchDone: "stretch", Evaluated: "evaluated", Finished: "finished", Diverged: "diverged"}
 
 
 def recorded_columns(job: Job) -> dict[str, Any]:
@@ -41,68 +42,27 @@ def recorded_columns(job: Job) -> dict[str, Any]:
     return {**about, "data": {**about["data"], "sha256": job.dataset.sha256}}
 
 
-def event_line(event: Event) -> dict[str, Any]:
-    """Returns an event as one flat JSON object; the arrays of single updates are left out."""
-    if isinstance(event, Started):
-        return {
-            "event": "started", "time": datetime.now(UTC).isoformat(timespec="seconds"), **event.about,
-            "n_parameters": event.n_parameters, "batch_sizes": event.batch_sizes,
-            "compile_seconds": event.compile_seconds,
-        }  # fmt: skip
-    clock = event.clock
-    line: dict[str, Any] = {
-        "event": _NAMES[type(event)],
-        "updates": clock.updates, "examples": clock.examples, "epochs": clock.epochs, "wall_seconds": clock.seconds,
-    }  # fmt: skip
-    if isinstance(event, StretchDone):
-        line |= {
-            "loss_sum": event.loss_sum, "weight_sum": event.weight_sum, "loss_mean": event.loss_mean,
-            "update_seconds": event.update_seconds, "learning_rate": event.learning_rate,
-            "set_aside": event.set_aside, "batch_size": event.batch_size, **norm_columns(event),
-            **noise_columns(event),
-        }  # fmt: skip
-        if event.repeats is not None:
-            line["updates_per_batch"] = event.repeats["updates"]
-    elif isinstance(event, Evaluated):
-        line |= {"train": event.train, "held_out": event.held_out, "seconds": event.seconds}
-    else:
-        line["reason"] = event.reason
-        line |= {"reached": event.reached} if isinstance(event, Finished) else {"update": event.update}
-    return line
-
-
-def norm_columns(event: StretchDone) -> dict[str, float]:
-    """Returns mean and standard deviation of the gradient norms of a stretch's updates; nothing where not watched."""
-    norms = event.gradient_norms
-    if norms is None or not len(norms):
-        return {}
-    return {"gradient_norm_mean": float(np.mean(norms)), "gradient_norm_sd": float(np.std(norms))}
-
-
-def noise_columns(event: StretchDone) -> dict[str, float]:
-    """Returns the noise of a stretch's updates, as the history names it; nothing where it is not watched."""
-    if event.noise is None:
-        return {}
-    found = event.noise.scale()
-    return {
-        "gradient_squared": found.gradient_squared, "gradient_trace": found.trace, "noise_scale": found.scale,
-        "noise_scale_low": found.low, "noise_scale_high": found.high,
-    }  # fmt: skip
-
-
-def size_columns(event: StretchDone, job: Job) -> dict[str, float]:
-    """Returns M and γ of a stretch where the batch follows the noise; nothing where it does not."""
-    if not job.plan.cadence.follows or event.batch_size is None:
-        return {}
-    return {"batch_size": event.batch_size, "learning_rate": event.learning_rate}
-
-
 class Recorder:
-    """Writes a run's folder while it runs: a consumer of events."""
+    """Writes a run's folder while it runs: a consumer of events. While one is open, no other process can open another.
+
+    Attributes:
+        folder: of the run.
+        offset: bytes of events.jsonl up to and with the newest event that is not the run's end.
+    """
 
     def __init__(self, folder: Path, job: Job) -> None:
-        self.folder, self._job = folder, job
-        self._events = (folder / "events.jsonl").open("x", encoding="utf-8")
+        from filelock import FileLock, Timeout
+
+        self.folder, self.offset, self._job = folder, 0, job
+        try:
+            (folder / CHECKPOINTS).mkdir(exist_ok=True)
+            self._lock = FileLock(folder / CHECKPOINTS / LOCK, timeout=0)
+            self._lock.acquire()
+            self._events = (folder / "events.jsonl").open("ab")
+        except Timeout:
+            raise SettingsError(f"{folder} is in use: another process trains in it now; stop that one first.") from None
+        except OSError as error:
+            raise not_written(folder, error) from None
 
     @classmethod
     def create(cls, folder: Path, job: Job) -> Recorder:
@@ -125,21 +85,85 @@ class Recorder:
             write_whole(folder / PREPARATION, lambda file: file.write(prepared), mode="wb")
         return cls(folder, job)
 
+    def cut(self, offset: int) -> None:
+        """Leaves out what events.jsonl has beyond some bytes: the run goes on from there."""
+        try:
+            self._events.truncate(offset)
+        except OSError as error:
+            raise not_written(self.folder, error) from None
+        self.offset = offset
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._events.close()
+        self._lock.release()
+
     def __call__(self, event: Event) -> None:
-        """Writes an event's line, at once."""
+        """Writes an event's line, at once.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         line = event_line(event)
         if isinstance(event, Started):
             line["data"] = recorded_columns(self._job)["data"]
-        self._events.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
-        self._events.flush()
-        if isinstance(event, (Finished, Diverged)):
-            self._events.close()
+        text = (json.dumps(plain(line), ensure_ascii=False) + "\n").encode()
+        try:
+            self._events.write(text)
+            self._events.flush()
+        except OSError as error:
+            raise not_written(self.folder, error) from None
+        if not isinstance(event, (Finished, Diverged)):
+            self.offset += len(text)
+
+
+def in_use(folder: Path) -> bool:
+    """Returns whether a process trains in a run's folder now.
+
+    Example:
+        >>> in_use(Path("no-such-run"))
+        False
+    """
+    from filelock import FileLock, Timeout
+
+    if not (folder / CHECKPOINTS / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / CHECKPOINTS / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # of somebody else, or read-only: nobody trains in what cannot be written
+        return False
+
+
+def not_written(run: Path, error: BaseException) -> StorageError:
+    """Returns the error of a run whose folder can no longer be written.
+
+    Example:
+        >>> str(not_written(Path("runs/a"), OSError(28, "No space left on device"))).partition(";")[0]
+        'runs/a cannot be written (No space left on device), so training has stopped'
+    """
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return StorageError(
+        f"{run} cannot be written ({reason}), so training has stopped; what was saved before is kept: make room, then "
+        f"go on with `backbeat resume {run}`."
+    )
 
 
 def finish_run(run: Any) -> None:
-    """Writes what is known only at the end: the record and the parameters."""
-    write_json(run.folder / "record.json", run_record(run))
-    save_params(run.params, run.folder / PARAMETERS)
+    """Writes what is known only at the end: the record and the parameters.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    try:
+        save_params(run.params, run.folder / PARAMETERS)
+        write_json(run.folder / "record.json", run_record(run))
+    except SettingsError as error:
+        raise not_written(run.folder, error) from None
 
 
 def flat_params(params: Any) -> dict[str, np.ndarray]:
@@ -302,7 +326,11 @@ def list_runs(parent: Path) -> list[dict[str, Any]]:
 
 def _row(folder: Path) -> dict[str, Any] | None:
     row: dict[str, Any] = {"name": folder.name, "kind": "run", "state": "not finished"}
-    if (folder / "record.json").is_file():
+    if in_use(folder):
+        row["state"] = "running"
+    elif (folder / CHECKPOINTS).is_dir():
+        row["state"] = "cut off"
+    if (folder / "record.json").is_file() and row["state"] != "running":
         try:
             return row | _of_record(read_record(folder))
         except (DataError, KeyError, TypeError):
@@ -328,6 +356,7 @@ def _of_record(record: dict[str, Any]) -> dict[str, Any]:
     if record["kind"] == "comparison":
         return row | {"state": "finished", "every": ", ".join(c["every"] for c in record["cadences"])}
     done = record["finished"]
-    state = "diverged" if done["diverged"] else "finished"
+    ended = done["reason"] if done["reason"] in ("interrupted", "terminated") else "finished"
+    state = "diverged" if done["diverged"] else ended
     known = {name: done[name] for name in ("reason", "updates", "seconds")}
     return row | {"state": state, "every": record["every"], **known}

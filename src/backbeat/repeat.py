@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from .cadence import Repeat
@@ -26,10 +27,35 @@ _REST_BLOCK = 4096
 
 
 class Budget(NamedTuple):
-    """How many updates, and examples in them, a stretch may still make; both end it, inside a batch too."""
+    """How many updates, and examples in them, a stretch may still make.
+
+    Attributes:
+        updates: of the run; it ends then, inside a batch too.
+        examples: likewise.
+        pause: after so many updates the stretch ends, inside a batch too, and the next one goes on where it stood.
+    """
 
     updates: Any
     examples: Any
+    pause: Any = np.int32(2**31 - 1)
+
+
+class Carry(NamedTuple):
+    """Where a batch stands that a stretch left in the middle; see `BatchSeen` for each.
+
+    Attributes:
+        made: updates on it so far; 0 where no batch was left so.
+        loss_sum: over these.
+        weight_sum: likewise.
+        before: when it came.
+        rest_before: likewise.
+    """
+
+    made: Any = np.int32(0)
+    loss_sum: Any = np.float32(0)
+    weight_sum: Any = np.float32(0)
+    before: Any = np.float32(0)
+    rest_before: Any = np.float32(0)
 
 
 class BatchSeen(NamedTuple):
@@ -59,10 +85,11 @@ class Repeated(NamedTuple):
 
     Attributes:
         seen: by batch.
-        batches: how many were begun.
+        batches: how many were done with.
         updates: how many were made in all.
         examples: how many passed through back-propagation.
         bad: updates made when a loss was first not finite, −1 for never.
+        inside: of the batch after these, where it is not done with.
     """
 
     seen: BatchSeen
@@ -70,6 +97,7 @@ class Repeated(NamedTuple):
     updates: Array
     examples: Array
     bad: Array
+    inside: Carry
 
 
 def satisfied(repeat: Repeat, prediction: Array, label: Array, losses: Array, inside: Array, loss_mean: Array) -> Array:
@@ -98,6 +126,11 @@ class _Work(NamedTuple):
     rate: Array
     rest: Array
     budget: Budget
+
+    def left(self, updates: Array, examples: Array) -> Array:
+        """Returns whether a further update may be made in this stretch."""
+        budget = self.budget
+        return (updates < budget.updates) & (examples < budget.examples) & (updates < budget.pause)
 
     def row(self, j: Array) -> Array:
         """Returns the examples of batch `j`."""
@@ -155,18 +188,20 @@ class _Inner(NamedTuple):
 
 
 def _repeat_batch(work: _Work, j: Array, state: State, out: Repeated) -> _Inner:
-    """Returns what the updates on batch `j` come to."""
+    """Returns what the updates on batch `j` come to, with those of the stretch before that left it in the middle."""
     x, y, weight, inside = work.batch(j)
+    carried = out.inside
     gamma = work.rate * work.rows.factor[j] if work.form.scheduled else work.rate
     differentiate = jax.value_and_grad(partial(loss_and_weight, work.model, work.loss), has_aux=True)
 
     def unsatisfied(inner: _Inner) -> Array:
-        updates, examples = out.updates + inner.made, out.examples + inner.made * work.rows.sizes[j]
-        left = (updates < work.budget.updates) & (examples < work.budget.examples)
+        made = inner.made - carried.made
+        left = work.left(out.updates + made, out.examples + made * work.rows.sizes[j])
         return (inner.made < work.repeat.at_most) & ~inner.done & left
 
     def again(inner: _Inner) -> _Inner:
-        keys = work.keys(j, out.updates + inner.made)
+        updates = out.updates + inner.made - carried.made
+        keys = work.keys(j, updates)
         (total, (count, prediction)), gradient = differentiate(inner.state.params, x, y, weight, keys)
         mean = divide(total, count)
         done = satisfied(work.repeat, prediction, y, work.loss(prediction, y).total, inside, mean)
@@ -177,16 +212,16 @@ def _repeat_batch(work: _Work, j: Array, state: State, out: Repeated) -> _Inner:
             inner.made + now, done,
             inner.loss_sum + jnp.where(done, 0, total), inner.weight_sum + jnp.where(done, 0, count),
             jnp.where(inner.made == 0, mean, inner.first),
-            jnp.where((inner.bad < 0) & ~jnp.isfinite(total), out.updates + inner.made, inner.bad),
+            jnp.where((inner.bad < 0) & ~jnp.isfinite(total), updates, inner.bad),
         )  # fmt: skip
 
-    zero = jnp.zeros(())
-    return lax.while_loop(unsatisfied, again, _Inner(state, jnp.int32(0), jnp.bool_(False), zero, zero, zero, out.bad))
+    sums = (carried.loss_sum, carried.weight_sum, carried.before)
+    return lax.while_loop(unsatisfied, again, _Inner(state, carried.made, jnp.bool_(False), *sums, out.bad))
 
 
 def run_repeated(
     form: Form, repeat: Repeat, model: Model, loss: Loss, optimizer: Optimizer,
-    state: State, data: Data, rows: Rows, rate: Array, rest: Array, budget: Budget,
+    state: State, data: Data, rows: Rows, rate: Array, rest: Array, budget: Budget, inside: Carry,
 ) -> tuple[State, Repeated]:  # fmt: skip
     """Returns the state after a stretch of repeated batches and what happened; pure, to be compiled.
 
@@ -202,6 +237,7 @@ def run_repeated(
         rate: γ.
         rest: `[r]`, indices of the examples on which the effect is measured; empty for none.
         budget: what may still be done.
+        inside: where the first batch stands already.
     """
     work = _Work(form, repeat, model, loss, optimizer, data, rows, rate, rest, budget)
     measured = rest.shape[0] > 0
@@ -213,26 +249,42 @@ def run_repeated(
         after = divide(*weigh(loss(model.apply(inner.state.params, x), y), weight))
         rest_after = work.rest_losses(inner.state.params)
         row, nothing = work.row(j), jnp.float32(jnp.nan)
-        rest_means = (work.rest_mean(losses, row) if measured else nothing for losses in (rest_before, rest_after))
-        now = BatchSeen(inner.made, inner.loss_sum, inner.weight_sum, inner.first, after, *rest_means)
+        before, left = (work.rest_mean(losses, row) if measured else nothing for losses in (rest_before, rest_after))
+        before = jnp.where(out.inside.made > 0, out.inside.rest_before, before)
+        now = BatchSeen(inner.made, inner.loss_sum, inner.weight_sum, inner.first, after, before, left)
         seen = BatchSeen(*(column.at[j].set(value) for column, value in zip(out.seen, now, strict=True)))
-        updates, examples = out.updates + inner.made, out.examples + inner.made * rows.sizes[j]
-        return j + 1, inner.state, Repeated(seen, j + 1, updates, examples, inner.bad), rest_after
+        made = inner.made - out.inside.made
+        updates, examples = out.updates + made, out.examples + made * rows.sizes[j]
+        over = ~((updates < budget.updates) & (examples < budget.examples)) | (inner.bad >= 0)
+        paused = ~(over | inner.done | (inner.made >= repeat.at_most))
+        inside = Carry(inner.made, inner.loss_sum, inner.weight_sum, inner.first, before)
+        inside = jax.tree.map(lambda value, none: jnp.where(paused, value, none), inside, _none())
+        behind = j + 1 - paused.astype(jnp.int32)
+        return behind, inner.state, Repeated(seen, behind, updates, examples, inner.bad, inside), rest_after
 
     def more(carry: tuple) -> Array:
         j, _, out, _ = carry
-        return (j < rows.n_segments) & (out.updates < budget.updates) & (out.examples < budget.examples) & (out.bad < 0)
+        return (j < rows.n_segments) & work.left(out.updates, out.examples) & (out.bad < 0)
 
     zero = jnp.int32(0)
     empty = BatchSeen(jnp.zeros(form.rows, jnp.int32), *(jnp.zeros(form.rows) for _ in range(6)))
-    begin = (zero, state, Repeated(empty, zero, zero, zero, jnp.int32(-1)), work.rest_losses(state.params))
+    inside = Carry(*map(jnp.asarray, inside))
+    begin = (zero, state, Repeated(empty, zero, zero, zero, jnp.int32(-1), inside), work.rest_losses(state.params))
     _, state, out, _ = lax.while_loop(more, one_batch, begin)
     return state, out
+
+
+def _none() -> Carry:
+    """Returns the carry of no batch, on the device."""
+    return Carry(*map(jnp.asarray, Carry()))
 
 
 @lru_cache(maxsize=32)
 def repeat_program(
     form: Form, repeat: Repeat, model: Model, loss: Loss, optimizer: Optimizer
 ) -> Callable[..., tuple[State, Repeated]]:
-    """Returns the compiled stretch of repeated batches: (state, data, rows, rate, rest, budget) -> (state, outcome)."""
+    """Returns the compiled stretch of repeated batches.
+
+    It takes (state, data, rows, rate, rest, budget, inside) and gives (state, outcome).
+    """
     return jax.jit(partial(run_repeated, form, repeat, model, loss, optimizer))

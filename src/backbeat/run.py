@@ -9,57 +9,21 @@ from typing import Any, cast
 
 import numpy as np
 
-from .clock import Clock
+from .checkpoint import KEEP, Checkpoints, checked_keep, interval_of
+from .clock import Clock, Duration
 from .config import Job, Settings, resolve
 from .data import Reading
-from .errors import DivergedError, MissingExtraError, SettingsError
-from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
+from .errors import DivergedError, SettingsError, Terminated
+from .events import Diverged, Event, Finished, StretchDone
 from .follow import sizes_in_words
+from .history import Account, History, event_line, replayed
 from .models import theta
-from .noise import NoiseScale, NoiseSums
+from .noise import NoiseScale
 from .predictor import Predictor, pieces
 from .rate_range import with_rate
-from .record import Recorder, finish_run, noise_columns, norm_columns, run_record, save_params, size_columns
-from .train import INTERRUPTED, events_of
-
-_COLUMNS = ("updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean")
-
-
-class History(dict):
-    """Columns of a run, one row for each stretch or evaluation: a dict of equal-length NumPy arrays.
-
-    `updates`, `examples`, `epochs`, `wall_seconds` (compilation left out), `update_seconds` (evaluations left out too),
-    `loss_mean` (of the batches since the row before), where watched `gradient_norm_mean` and `gradient_norm_sd` (of the
-    updates since then), `gradient_squared`, `gradient_trace`, `noise_scale`, `noise_scale_low` and `noise_scale_high`
-    (of the updates since then, see `noise.NoiseScale`), where the batch follows the noise `batch_size` and
-    `learning_rate` (of the updates since then), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
-    `held_out_accuracy` and so on; NaN where not.
-    """
-
-    def to_polars(self) -> Any:
-        """Returns the columns as a Polars frame.
-
-        Raises:
-            MissingExtraError: Polars is not installed.
-        """
-        return _imported("polars").DataFrame({name: np.asarray(column) for name, column in self.items()})
-
-    def to_pandas(self) -> Any:
-        """Returns the columns as a pandas frame.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        return _imported("pandas").DataFrame(dict(self))
-
-
-def _imported(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise MissingExtraError(f"this needs {name}, which is not installed; run: pip install {name}") from None
+from .record import Recorder, finish_run, found_folder, run_record, save_params
+from .resume import Continued, about_of, check_resumable, continued, with_recorded_rate
+from .train import INTERRUPTED, TERMINATED, events_of
 
 
 @dataclass
@@ -79,6 +43,7 @@ class Run:
         set_aside: how many examples dropped short batches left out.
         folder: where it is recorded, None for nowhere.
         noise: the noise scale of all its updates with its interval, where watched, else None.
+        said: what was noted on the way: a smaller block, a learning rate that was halved, where it was resumed.
     """
 
     job: Job = field(repr=False)
@@ -93,6 +58,7 @@ class Run:
     set_aside: int = 0
     folder: Path | None = None
     noise: NoiseScale | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def theta(self) -> Any:
@@ -110,7 +76,7 @@ class Run:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was recognised, counted or set aside as the data was read, how γ was found and M went, in sentences."""
-        found, notes = self.job.rate_range, self.job.dataset.notes
+        found, notes = self.job.rate_range, (*self.job.dataset.notes, *self.said)
         notes = notes if found is None else (*notes, str(found))
         return notes if self.followed is None else (*notes, self.followed)
 
@@ -207,6 +173,7 @@ def fit(
     watch_gradient: bool = False,
     watch_noise: bool = False,
     class_weight: Any = None,
+    on_divergence: str = "stop",
     label: Any = None,
     inputs: Any = None,
     task: str = "auto",
@@ -218,6 +185,10 @@ def fit(
     memory: Any = None,
     params: Any = None,
     run: str | Path | None = None,
+    checkpoint: Any = "auto",
+    keep: int = KEEP,
+    resume: str | Path | None = None,
+    anyway: bool = False,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
     """Trains a model, with the weights updated after every `every` examples, and returns the run.
@@ -260,6 +231,8 @@ def fit(
         watch_noise: also measure in each update how noisy its gradient is: `run.noise` is the noise scale, in examples,
             with its interval, and `history` has it row by row; the run is the same, beyond rounding.
         class_weight: "balanced", so that rare classes count as much as frequent ones, or a weight for each class.
+        on_divergence: "stop" where something is no longer finite, or "halve-lr": go back to the last epoch's end at
+            least 100 updates after the one before, and on with half the learning rate.
         label: of a table, the column or columns to predict; None for one called label, target, class or y.
         inputs: the columns to predict from; None for all the others.
         task: "classification", "regression", or "auto": recognised by the label, and said.
@@ -274,6 +247,12 @@ def fit(
             from there as it is needed; None for no limit.
         params: initial parameters; None for random ones.
         run: a folder to record the run in; None for none.
+        checkpoint: how often to save the run there: "auto" (every 5 s, and less often where that took more than 3 % of
+            the time), "never", or an interval such as "30 s", "1 epoch" or "1000 updates".
+        keep: how many of the newest checkpoints to keep, beside the one with the best loss.
+        resume: the folder of a run that was cut off: it goes on to the bits that it would have come to. Model, data and
+            settings must be those it was trained with.
+        anyway: resume although they are not.
         on_event: a function that is given every event.
 
     Raises:
@@ -289,62 +268,116 @@ def fit(
     """
     given = {name: value for name, value in locals().items() if name in Settings.__dataclass_fields__}
     job = resolve(model, data, Settings(**given), params)
-    result = carry_out(job, None if run is None else Path(run), [] if on_event is None else [on_event])
+    consumers = [] if on_event is None else [on_event]
+    if resume is None:
+        folder = None if run is None else Path(run)
+        result = carry_out(job, folder, consumers, checkpoint=checkpoint, keep=keep)
+    elif run is not None and Path(run) != Path(resume):
+        raise SettingsError(f"run={str(run)!r} and resume={str(resume)!r}: a run goes on in its own folder; give one.")
+    else:
+        result = go_on(job, found_folder(Path(resume)), consumers, checkpoint=checkpoint, keep=keep, anyway=anyway)
     if result.diverged:
         raise DivergedError(f"{result.reason}; {result.remedy}. The last finite state is kept.", result)
-    if result.reason == INTERRUPTED:
-        raise KeyboardInterrupt
+    if result.reason in (INTERRUPTED, TERMINATED):
+        raise KeyboardInterrupt if result.reason == INTERRUPTED else Terminated
     return result
 
 
-def carry_out(job: Job, folder: Path | None, consumers: Iterable[Callable[[Event], None]]) -> Run:
+def carry_out(
+    job: Job, folder: Path | None, consumers: Iterable[Callable[[Event], None]], *, checkpoint: Any = "auto",
+    keep: int = KEEP,
+) -> Run:  # fmt: skip
     """Returns the run of a job, recorded in a folder if one is given; one that diverged or was interrupted as well.
 
     Args:
         job: what to train; a range test finds its learning rate where that was asked for.
         folder: where to record it; made, must be empty.
         consumers: are given every event.
+        checkpoint: see `fit`.
+        keep: see there.
     """
+    interval, keep = interval_of(checkpoint), checked_keep(keep)
     job = with_rate(job)
-    recorder = [] if folder is None else [Recorder.create(folder, job)]
-    result = gather(job, events_of(job), [*recorder, *consumers])
+    if folder is None:
+        return gather(job, events_of(job), consumers)
+    with Recorder.create(folder, job) as recorder:
+        return _recorded(job, recorder, consumers, interval, keep)
+
+
+def go_on(
+    job: Job, folder: Path, consumers: Iterable[Callable[[Event], None]], *, checkpoint: Any = "auto",
+    keep: int = KEEP, anyway: bool = False,
+) -> Run:  # fmt: skip
+    """Returns the run of a job that was cut off, from its newest whole checkpoint on; see `carry_out`.
+
+    Args:
+        job: what was trained.
+        folder: the run's.
+        consumers: are given every event from there on.
+        checkpoint: see `fit`.
+        keep: see there.
+        anyway: see there.
+    """
+    interval, keep = interval_of(checkpoint), checked_keep(keep)
+    check_resumable(folder, anyway=anyway)
+    job = with_rate(with_recorded_rate(job, folder))
+    with Recorder(folder, job) as recorder:
+        found = continued(job, folder, anyway=anyway)
+        recorder.cut(found.offset)
+        return _recorded(job, recorder, consumers, interval, keep, found)
+
+
+def _recorded(
+    job: Job, recorder: Recorder, consumers: Iterable[Callable[[Event], None]], interval: Duration | None, keep: int,
+    found: Continued | None = None,
+) -> Run:  # fmt: skip
+    folder, resumed = recorder.folder, None if found is None else found.resumed
+    account = _account(job)
+    if found is not None:
+        replayed(account, found.lines)
+    if resumed is not None and resumed.snapshot is not None:
+        account.noise = resumed.snapshot.noise
+    best = None if found is None else found.best
+    saver = Checkpoints(folder, about_of(job), interval, keep, lambda: recorder.offset, best)
+    try:
+        events = events_of(job, pauses=interval, resumed=resumed)
+        result = gather(job, events, [recorder, saver, *consumers], account)
+    finally:
+        saver.close()
     result.folder = folder
-    if folder is not None:
-        finish_run(result)
+    finish_run(result)
     return result
 
 
-def gather(job: Job, events: Iterable[Event], consumers: Iterable[Callable[[Event], None]] = ()) -> Run:
-    """Returns the run that events make, after giving each of them to the consumers as well."""
-    rows: list[dict[str, int | float]] = []
-    repeats: list[dict[str, Any]] = []
-    compile_seconds, update_seconds, set_aside = 0.0, 0.0, 0
+def _account(job: Job) -> Account:
+    return Account(follows=job.plan.cadence.follows)
+
+
+def gather(
+    job: Job, events: Iterable[Event], consumers: Iterable[Callable[[Event], None]] = (), account: Account | None = None
+) -> Run:
+    """Returns the run that events make, after giving each of them to the consumers as well.
+
+    Args:
+        job: what is trained.
+        events: of it.
+        consumers: are given each.
+        account: what came before these events.
+    """
+    account = _account(job) if account is None else account
     end: Finished | Diverged | None = None
-    noise: NoiseSums | None = None
     for event in _told(iter(events), list(consumers)):
-        if isinstance(event, Started):
-            compile_seconds = event.compile_seconds
-        elif isinstance(event, StretchDone):
-            update_seconds += event.update_seconds
-            set_aside += event.set_aside
-            rows.append({**_times(event.clock, update_seconds), "loss_mean": event.loss_mean, **norm_columns(event)})
-            compile_seconds += event.compile_seconds
-            rows[-1] |= {**noise_columns(event), **size_columns(event, job)}
-            noise = event.noise if noise is None else noise + event.noise
-            if event.repeats is not None:
-                repeats.append(dict(event.repeats))
-        elif isinstance(event, Evaluated):
-            if not rows or rows[-1]["updates"] != event.clock.updates:
-                rows.append({**_times(event.clock, update_seconds), "loss_mean": float("nan")})
-            rows[-1] |= score_columns(event)
-        else:
+        account.take(event_line(event))
+        if isinstance(event, StretchDone):
+            account.noise = event.noise if account.noise is None else account.noise + event.noise
+        elif isinstance(event, (Finished, Diverged)):
             end = event
     assert end is not None, "a run ends with Finished or Diverged"
-    columns = {name: np.concatenate([r[name] for r in repeats]) for name in repeats[0]} if repeats else None
     diverged = isinstance(end, Diverged)
     return Run(
-        job, end.state.params, _as_history(rows), end.clock, end.reason, None if diverged else end.reached, diverged,
-        compile_seconds, columns, set_aside, noise=None if noise is None else noise.scale(),
+        job, end.state.params, account.history(), end.clock, end.reason, None if diverged else end.reached, diverged,
+        account.compile_seconds, account.repeats(), account.set_aside,
+        noise=None if account.noise is None else account.noise.scale(), said=tuple(account.notes),
     )  # fmt: skip
 
 
@@ -359,30 +392,5 @@ def _told(events: Iterator[Event], consumers: list[Callable[[Event], None]]) -> 
             event = next(events)
         except StopIteration:
             return
-        except KeyboardInterrupt:
-            event = cast(Generator, events).throw(KeyboardInterrupt)
-
-
-def score_columns(event: Evaluated) -> dict[str, float]:
-    """Returns an evaluation's scores under the names of the history's columns."""
-    both = {"train": event.train, "held_out": event.held_out}
-    return {
-        f"{part}_{'loss_mean' if name == 'loss' else name}": value
-        for part, found in both.items()
-        for name, value in found.items()
-    }
-
-
-def _times(clock: Clock, update_seconds: float) -> dict[str, int | float]:
-    return {
-        "updates": clock.updates, "examples": clock.examples, "epochs": clock.epochs,
-        "wall_seconds": clock.seconds, "update_seconds": update_seconds,
-    }  # fmt: skip
-
-
-def _as_history(rows: list[dict[str, int | float]]) -> History:
-    names = list(dict.fromkeys([*_COLUMNS, *(name for row in rows for name in row)]))
-    columns: dict[str, np.ndarray] = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
-    for name in ("updates", "examples"):
-        columns[name] = columns[name].astype(np.int64)
-    return History(columns)
+        except KeyboardInterrupt as error:
+            event = cast(Generator, events).throw(type(error))

@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .advance import Engine, NotFinite
-from .clock import Clock, Duration
+from .advance import Engine
+from .clock import Clock, Duration, next_multiple
 from .config import Job, Settings, as_columns, resolve
 from .data import foreseen, reading_errors
+from .errors import Terminated
 from .evaluate import block_for, evaluator, fetches, scores
-from .events import Diverged, Evaluated, Event, Finished, Started
+from .events import Diverged, Evaluated, Event, Finished, Noted, Started, StretchDone
+from .forms import block_note
 from .models import n_parameters
+from .nonfinite import NotFinite
 from .rate_range import with_rate
+from .snapshot import Snapshot
 from .update import State
+from .way_back import WaysBack
 
-INTERRUPTED = "interrupted"
+INTERRUPTED, TERMINATED = "interrupted", "terminated"
 SATISFIED = "every batch was satisfied for a whole epoch"
 FREE_EVALUATION_SECONDS, EVALUATION_SHARE = 0.02, 0.02
 
@@ -59,8 +64,8 @@ def train(model: Any, data: Any = None, *, params: Any = None, **settings: Any) 
 class Stopwatch:
     """Seconds that the run itself took: what the consumer of its events does is not counted."""
 
-    def __init__(self) -> None:
-        self._before, self._since = 0.0, time.perf_counter()
+    def __init__(self, before: float = 0.0) -> None:
+        self._before, self._since = before, time.perf_counter()
         self._running = True
 
     @property
@@ -100,6 +105,15 @@ class Evaluations:
         self.last: Clock | None = None
         self._before = 0.0  # seconds of the updates before the newest evaluation
 
+    def stand(self, at: Snapshot) -> None:
+        """Goes to where a snapshot was taken."""
+        self.last, (self.spent, self._newest, self._before) = at.evaluated, at.spent
+
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        """Seconds of all evaluations, of the newest one, and of the updates before it."""
+        return self.spent, self._newest, self._before
+
     @property
     def never(self) -> bool:
         """Whether there are none."""
@@ -118,8 +132,7 @@ class Evaluations:
             return [Duration(math.floor(clock.epochs + 1e-9) + 1.0, "epochs")] if self._affordable() else []
         if self.never:
             return []
-        unit, every = self.interval.unit, self.interval.amount
-        return [Duration(float(math.floor(getattr(clock, unit) / every + 1e-9) + 1) * every, unit)]
+        return [next_multiple(self.interval, clock)]
 
     def due(self, before: Clock, clock: Clock) -> bool:
         """Returns whether to evaluate after a stretch that went from one clock to another."""
@@ -151,12 +164,36 @@ class Evaluations:
         return sums if len(sums) == 2 else (*sums, None)
 
 
-def events_of(job: Job, state: State | None = None) -> Iterator[Event]:
-    """Returns the events of a job; it goes on from a state of parameters and optimizer where one is given."""
+@dataclass(frozen=True)
+class Resumed:
+    """From where a run goes on.
+
+    Attributes:
+        snapshot: where it stands; None where it has to begin anew.
+        notes: what has to be said about that, in sentences.
+        earlier: how many older checkpoints to go back -> the snapshot there; None where there is none.
+    """
+
+    snapshot: Snapshot | None
+    notes: tuple[str, ...] = ()
+    earlier: Callable[[int], Snapshot | None] = lambda back: None
+
+
+def events_of(
+    job: Job, state: State | None = None, *, pauses: Duration | None = None, resumed: Resumed | None = None
+) -> Iterator[Event]:
+    """Returns the events of a job.
+
+    Args:
+        job: what to train.
+        state: parameters and optimizer to begin with; None for the job's own.
+        pauses: an interval at whose multiples a stretch ends, so that something can be done there.
+        resumed: from where to go on; None to begin.
+    """
     with reading_errors():
         engine = Engine(job, state=state)
-        evaluations = Evaluations(engine)
-        compile_seconds = engine.compile() + evaluations.compile()
+        loop = _Loop(job, engine, pauses, resumed)
+        compile_seconds = engine.compile() + loop.evaluations.compile()
         about = {
             **as_columns(job),
             "settings": job.settings.as_text(),
@@ -166,71 +203,163 @@ def events_of(job: Job, state: State | None = None) -> Iterator[Event]:
         about["learning_rate"], about["schedule"] = job.learning_rate, str(job.schedule)
         if job.rate_range is not None:
             about["rate_range"] = job.rate_range.as_dict()
+        sizes = job.plan.cadence.batch_sizes(job.n_train)
         yield Started(
-            about, n_parameters(engine.state.params), job.plan.cadence.batch_sizes(job.n_train), compile_seconds
+            about,
+            n_parameters(engine.state.params),
+            sizes,
+            compile_seconds,
+            resumed is not None and resumed.snapshot is not None,
         )
-        watch = Stopwatch()
         try:
-            yield from _loop(job, engine, evaluations, watch)
-        except KeyboardInterrupt:  # what was trained so far is not lost
-            yield Finished(_at(engine.clock, watch), INTERRUPTED, None, engine.state)
+            yield from loop.run()
+        except KeyboardInterrupt as error:  # what was trained so far is not lost
+            at = loop.standing
+            yield Finished(at.clock, TERMINATED if isinstance(error, Terminated) else INTERRUPTED, None, at.state, at)
 
 
-def _loop(job: Job, engine: Engine, evaluations: Evaluations, watch: Stopwatch) -> Iterator[Event]:
-    counted = [limit for limit in job.stopping.durations.each if limit.unit != "seconds"]
-    allowed = job.stopping.durations.amount("seconds")
-    clock = Clock()
-    best_loss, best_at = math.inf, None
-    moved = clock  # when the weights were last changed
-    engine.look_ahead = lambda after: None if job.stopping.durations.over(after) else counted + evaluations.next(after)
-    newest: Evaluated | None = None
+class _Loop:
+    """A run between its first event and its last: what the engine does not know of where it stands."""
 
-    def emit(event: Event) -> Iterator[Event]:
-        watch.pause()
+    def __init__(self, job: Job, engine: Engine, pauses: Duration | None, resumed: Resumed | None) -> None:
+        self.job, self.engine, self.evaluations, self.watch = job, engine, Evaluations(engine), Stopwatch()
+        self.counted = [limit for limit in job.stopping.durations.each if limit.unit != "seconds"]
+        self.allowed = job.stopping.durations.amount("seconds")
+        self.pauses = pauses if pauses is not None and pauses.unit != "seconds" else None
+        self.ways_back = WaysBack.of(job)
+        self.resumed, self.said_block = resumed, engine.block
+        first = replace(engine.snapshot(Clock()), due=not self.evaluations.never)
+        self.standing = replace(first, safe=first if self.ways_back else None)
+        if resumed is not None and resumed.snapshot is not None:
+            self._go_to(resumed.snapshot)
+            self.said_block = engine.block
+
+    def run(self) -> Iterator[Event]:
+        """Yields all events but the first."""
+        job, engine, watch = self.job, self.engine, self.watch
+        engine.look_ahead = lambda after: (
+            None if job.stopping.durations.over(after) else self._limits(after) + self._pauses(after)
+        )
+        self.watch = watch = Stopwatch(self.standing.clock.seconds)
+        for note in () if self.resumed is None else self.resumed.notes:
+            yield from self._emit(Noted(self.standing.clock, note))
+        while True:
+            at = self.standing
+            if at.due:
+                newest = self.evaluations.evaluate(at.clock)
+                self.standing = at = self._scored(newest)
+                yield from self._emit(replace(newest, snapshot=at))
+            scores_now = at.scores.get(job.scored_part, {})
+            reason = job.stopping.reason(at.clock, scores_now, at.best_at) or _at_rest(job, at.clock, at.moved)
+            if reason is not None:
+                break
+            late = engine.make_ready()
+            watch.leave_out(late)
+            try:
+                done = engine.advance(self._limits(at.clock), self.allowed - watch.seconds, self._pauses(at.clock))
+            except NotFinite as error:
+                event = self._diverged(error)
+                yield from self._emit(event)
+                if isinstance(event, Diverged):
+                    return
+                continue
+            clock = replace(done.clock, seconds=watch.seconds)
+            self.standing = at = self._moved(done, clock)
+            yield from self._noted_block()
+            yield from self._emit(replace(done, clock=clock, compile_seconds=late, snapshot=at))
+        target = reason.startswith("reached") if job.stopping.target else None
+        yield Finished(at.clock, reason, target, engine.state, at)
+
+    def _emit(self, event: Event) -> Iterator[Event]:
+        self.watch.pause()
         yield event
-        watch.go_on()
+        self.watch.go_on()
 
-    if not evaluations.never:
-        newest = evaluations.evaluate(clock)
-        yield from emit(newest)
-    while True:
-        scores_now = {} if newest is None else getattr(newest, job.scored_part)
-        if scores_now.get("loss", math.inf) < best_loss:
-            best_loss, best_at = scores_now["loss"], clock
-        reason = job.stopping.reason(clock, scores_now, best_at) or _at_rest(job, clock, moved)
-        if reason is not None:
-            break
-        before, late = clock, engine.make_ready()
-        watch.leave_out(late)
-        try:
-            done = engine.advance(counted + evaluations.next(clock), allowed - watch.seconds)
-        except NotFinite as error:
-            yield from emit(_diverged(error, engine, watch))
-            return
-        clock = _at(done.clock, watch)
-        moved = clock if clock.updates > before.updates else moved
-        yield from emit(replace(done, clock=clock, compile_seconds=late))
-        newest = None
-        last = job.stopping.durations.over(clock)
-        if evaluations.due(before, clock) or (last and not evaluations.never):
-            newest = evaluations.evaluate(clock)
-            clock = _at(clock, watch)
-            yield from emit(newest)
-    yield Finished(clock, reason, reason.startswith("reached") if job.stopping.target else None, engine.state)
+    def _limits(self, clock: Clock) -> list[Duration]:
+        """Returns where the stretch after a clock has to end at the latest."""
+        return self.counted + self.evaluations.next(clock) + self.ways_back.next(clock)
+
+    def _pauses(self, clock: Clock) -> list[Duration]:
+        return [] if self.pauses is None else [next_multiple(self.pauses, clock)]
+
+    def _moved(self, done: StretchDone, clock: Clock) -> Snapshot:
+        """Returns where the run stands after a stretch."""
+        before, now = self.standing, self.engine.snapshot(clock)
+        noise = done.noise if before.noise is None else before.noise + done.noise
+        over = self.job.stopping.durations.over(clock) and not self.evaluations.never
+        at = replace(
+            before, state=now.state, cursor=now.cursor, clock=clock, update_seconds=now.update_seconds, noise=noise,
+            follower=now.follower, inside=now.inside, block=now.block, scores={},
+            due=over or self.evaluations.due(before.clock, clock),
+            moved=clock if clock.updates > before.clock.updates else before.moved,
+        )  # fmt: skip
+        return self.ways_back.passed(before.clock, at)
+
+    def _scored(self, newest: Evaluated) -> Snapshot:
+        """Returns where the run stands after an evaluation."""
+        at, scores = self.standing, {"train": dict(newest.train), "held_out": dict(newest.held_out)}
+        loss = scores[self.job.scored_part].get("loss", math.inf)
+        better = {"best_loss": loss, "best_at": newest.clock} if loss < at.best_loss else {}
+        evaluations = self.evaluations
+        clock = replace(at.clock, seconds=self.watch.seconds) if at.clock.updates else at.clock
+        if better:
+            better["best_at"] = clock
+        return replace(
+            at, clock=clock, due=False, scores=scores, evaluated=evaluations.last, spent=evaluations.seconds, **better
+        )
+
+    def _go_to(self, at: Snapshot) -> None:
+        self.standing = at
+        self.engine.stand(at)
+        self.evaluations.stand(at)
+
+    def _noted_block(self) -> Iterator[Event]:
+        if self.engine.block != self.said_block:
+            self.said_block = self.engine.block
+            yield from self._emit(Noted(self.standing.clock, block_note(self.engine.block)))
+
+    def _diverged(self, error: NotFinite) -> Event:
+        """Returns the end of a run that diverged, or the note that it goes on from an earlier state."""
+        if error.unsure and self.resumed is not None:
+            error = self._looked_for(error)
+        clock = replace(self.engine.clock, seconds=self.watch.seconds)
+        first = replace(beginning(self.job), due=not self.evaluations.never)
+        back = self.ways_back.after(self.standing, first, error, self.job.learning_rate)
+        if back is None:
+            return Diverged(
+                clock, error.update, f"diverged {error.sentence}", self.engine.state, error.batch, error.layer
+            )
+        at, note = back
+        self._go_to(replace(at, clock=replace(at.clock, seconds=self.watch.seconds)))
+        return Noted(self.standing.clock, note, back_to=at.clock.updates)
+
+    def _looked_for(self, error: NotFinite) -> NotFinite:
+        """Returns the error with the update at fault, where that was made before the run was resumed.
+
+        What came before the checkpoint is done again from an older one, or from the beginning, without events.
+        """
+        assert self.resumed is not None
+        back = 0
+        while error.unsure:
+            back += 1
+            at = self.resumed.earlier(back)
+            self.engine.stand(beginning(self.job) if at is None else at)
+            try:
+                while self.engine.clock.updates <= self.standing.clock.updates:
+                    self.engine.advance(self._limits(self.engine.clock))
+            except NotFinite as found:
+                error = found
+            else:
+                return error
+        return error
+
+
+def beginning(job: Job) -> Snapshot:
+    """Returns where a run stands before its first update."""
+    return Engine(job).snapshot(Clock())
 
 
 def _at_rest(job: Job, clock: Clock, moved: Clock) -> str | None:
     """Returns why a run is over that would go on for ever: no repeated batch asked for an update in a whole epoch."""
     for_ever = job.plan.cadence.repeated is not None and math.isinf(job.stopping.durations.amount("epochs"))
     return SATISFIED if for_ever and clock.epochs - moved.epochs >= 1 else None
-
-
-def _at(clock: Clock, watch: Stopwatch) -> Clock:
-    return Clock(clock.updates, clock.examples, clock.epochs, watch.seconds)
-
-
-def _diverged(error: NotFinite, engine: Engine, watch: Stopwatch) -> Diverged:
-    where = "before the first update" if error.update == 0 else f"at update {error.update}"
-    return Diverged(
-        _at(engine.clock, watch), error.update, f"diverged {where}: {error.what} stopped being finite", engine.state
-    )

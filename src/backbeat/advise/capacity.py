@@ -13,10 +13,11 @@ from typing import Any
 
 import jax
 
-from ..advance import Engine, NotFinite
+from ..advance import Engine
 from ..cadence import every
 from ..clock import Duration
 from ..config import Job, with_cadence
+from ..nonfinite import NotFinite
 from ..report.style import count
 from ..stretch import Data
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ..advance import Engine, NotFinite
+from ..advance import Engine
 from ..clock import Duration
 from ..compare.critical import Interval
 from ..compare.tune import tune
 from ..config import Job
+from ..nonfinite import NotFinite
 from ..stretch import Data
 from .search import Search, Sized
 from .wishes import Wish, one_run, times, wishes_of

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..advance import Engine, NotFinite
+from ..advance import Engine
 from ..clock import Duration
 from ..config import Job
 from ..losses import Loss
 from ..models import Model
 from ..noise import GROUPS, NoiseScale, from_left_out, unbiased_parts
+from ..nonfinite import NotFinite
 from ..norms import watched_parts
 from ..stretch import Data
 

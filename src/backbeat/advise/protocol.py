@@ -153,7 +153,9 @@ def advise(
     return advice
 
 
-_NOT_ASKED = ("duration", "evaluate", "learning_rate", "watch_gradient", "watch_noise", "every", "target")
+_NOT_ASKED = (
+    "duration", "evaluate", "learning_rate", "watch_gradient", "watch_noise", "on_divergence", "every", "target",
+)  # fmt: skip
 
 
 def _checked_time(within: Any) -> float:

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..advance import form_of
 from ..cadence import every
 from ..config import Job, with_cadence
 from ..errors import SettingsError
+from ..forms import form_of
 from ..measure import ROUND_SECONDS, ROUNDS, Timer, in_turn
 from ..models import n_parameters
 from ..stretch import Data

@@ -1,7 +1,8 @@
 """The command line: `backbeat train`, `compare`, `predict` and the others; typed functions are the commands.
 
 Nothing heavy is imported for `--help`: each command imports what it needs when it runs. Exit codes: 0 done; 2 the
-input or the settings are wrong, or a target was not reached; 3 the run diverged; 130 interrupted, and saved.
+input or the settings are wrong, or a target was not reached; 3 the run diverged; 130 interrupted and 143 terminated
+(SIGINT, SIGTERM), and saved.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from types import FrameType
 
 from cyclopts import App, CycloptsError
 
-from ..errors import BackbeatError
+from ..errors import BackbeatError, Terminated
 from .options import fill_from_settings
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 app = App(
     name="backbeat",
@@ -40,6 +41,7 @@ app.command(
     "backbeat.cli.verify:verify", name="verify", help="Is the update the mean of per-example gradients? If not, why."
 )
 app.command("backbeat.cli.train:train", name="train", help="Train one network at one cadence.")
+app.command("backbeat.cli.resume:resume", name="resume", help="Go on with a run that was cut off, to the same bits.")
 app.command("backbeat.cli.predict:predict", name="predict", help="Predict new data with a run's network.")
 app.command("backbeat.cli.evaluate:evaluate", name="evaluate", help="Score a run's network, class by class.")
 app.command("backbeat.cli.export:export", name="export", help="Write a run's network for other programs, checked.")
@@ -52,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
     code = run(sys.argv[1:] if arguments is None else arguments)
-    if code == INTERRUPTED:
+    if code in (INTERRUPTED, TERMINATED):
         # XLA's own threads may still compute; a tidy end of Python would pull the data away under them, and crash
         sys.stdout.flush()
         sys.stderr.flush()
@@ -62,13 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt; a moment later where JAX's hook of the garbage collector would swallow it."""
+    """Raises KeyboardInterrupt, or Terminated on SIGTERM.
+
+    A moment later where JAX's hook of the garbage collector would swallow it.
+    """
     while frame is not None:  # the whole stack: a moment later the hook may be waiting in the line below
         if frame.f_code.co_name == "_xla_gc_callback":
             threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
             return
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -85,6 +92,8 @@ def run(arguments: Sequence[str]) -> int:
         command = " ".join(["backbeat", *(error.command_chain or ())])
         text = " ".join(str(error).split())
         return _complain(f"{text}{'' if text.endswith(('.', '?', '!')) else '.'} See {command} --help.", 2)
+    except Terminated:
+        return _complain("terminated.", TERMINATED)
     except KeyboardInterrupt:
         return _complain("interrupted.", INTERRUPTED)
     except BrokenPipeError:  # the reader of standard output has gone, as in `backbeat runs | head`

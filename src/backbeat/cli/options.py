@@ -84,6 +84,14 @@ SettingsFile = Annotated[
 RunName = Annotated[
     str | None, Parameter(name="--run", help="Name under runs/, or folder, to record in. Default: runs/<time>-<words>.")
 ]
+Checkpoint = Annotated[
+    str,
+    Parameter(
+        help='How often to save the run: "30 s", "1 epoch", "1000 updates", never; auto: every 5 s, or less often where '
+        "that takes more than 3 % of the time."
+    ),
+]
+Keep = Annotated[int, Parameter(help="How many of the newest checkpoints to keep, beside the one with the best loss.")]
 RunFolder = Annotated[Path, Parameter(help="The folder of a run, or its name under runs/.")]
 OwnModel = Annotated[
     str | None,
@@ -94,7 +102,7 @@ Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No 
 
 _OPTION = {"learning_rate": "lr", "learning_rates": "lr"}  # the others are called as their setting is
 _AS_OPTION = {"every": str, "target": lambda text: [text]}  # where a file keeps another type than the option has
-_NOT_KEPT = ("run", "settings", "json", "quiet")
+_NOT_KEPT = ("run", "settings", "json", "quiet", "checkpoint", "keep")
 
 
 _SCORES = re.compile(r"[<>=]|^(auto|none)$|^(train |held-out |held_out )?(accuracy|loss|r2|mse)[ 0-9]")

@@ -11,11 +11,13 @@ from ..errors import SettingsError
 from .options import (
     AsJson,
     Block,
+    Checkpoint,
     ClassWeight,
     Clip,
     DataName,
     HeldOut,
     Inputs,
+    Keep,
     Label,
     LossName,
     Memory,
@@ -40,6 +42,9 @@ from .options import (
 if TYPE_CHECKING:
     from ..events import Event
     from ..run import Run
+
+
+ENDED = {"interrupted": 130, "terminated": 143}  # exit codes of runs that were ended from outside, and are saved
 
 
 def train(
@@ -101,7 +106,16 @@ def train(
     watch_noise: Annotated[
         bool, Parameter(negative="", help="Measure how noisy each update's gradient is, and say the noise scale.")
     ] = False,
+    on_divergence: Annotated[
+        str,
+        Parameter(
+            help="Where something is no longer finite: stop, or halve-lr: go back to an earlier epoch's end, and on "
+            "with half the learning rate."
+        ),
+    ] = "stop",
     run: RunName = None,
+    checkpoint: Checkpoint = "auto",
+    keep: Keep = 3,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
     json: AsJson = False,
     quiet: Quiet = False,
@@ -114,7 +128,7 @@ def train(
     from ..folder import named_folder
     from ..rate_range import with_rate
     from ..run import carry_out
-    from .console import bar, print_json
+    from .console import bar
 
     label, score = column_and_target(label, target)
     given: dict[str, Any] = {
@@ -123,14 +137,22 @@ def train(
         "duration": duration, "target": score, "patience": patience, "order": order, "short_batch": short_batch,
         "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
         "clip": clip, "evaluate": evaluate, "block": block, "watch_gradient": watch_gradient,
-        "watch_noise": watch_noise,
+        "watch_noise": watch_noise, "on_divergence": on_divergence,
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
     with bar(quiet or json) as progress:
         job = resolve(model, data, Settings.given(given), on_progress=lambda share, what: progress.show(what, share))
         job = with_rate(job, progress=lambda share: progress.show("finding the learning rate", share))
-        done = carry_out(job, named_folder(run), [watcher(job, progress.show)])
+        consumers = [watcher(job, progress.show)]
+        done = carry_out(job, named_folder(run), consumers, checkpoint=checkpoint, keep=keep)
+    return finished(done, json=json)
+
+
+def finished(done: Run, *, json: bool) -> int:
+    """Draws and prints what a run came to; returns its exit code."""
+    from .console import print_json
+
     picture(done)
     if json:
         print_json({**done.record(), "folder": done.folder})
@@ -154,13 +176,16 @@ def with_repeats(every: str, repeat_until: str | None, at_most: int | None) -> A
 
 
 def watcher(job: Any, show: Callable[[str, float, str], None]) -> Callable[[Event], None]:
-    """Returns a consumer of events that moves a progress bar."""
-    from ..events import Evaluated, StretchDone
+    """Returns a consumer of events that moves a progress bar, and says at once what is noted on the way."""
+    from ..events import Evaluated, Noted, StretchDone
+    from .console import say
 
     durations = job.stopping.durations
     newest = {"score": ""}
 
     def consume(event: Event) -> None:
+        if isinstance(event, Noted):
+            say(f"{event.note}.")
         if isinstance(event, Evaluated):
             part = event.held_out or event.train
             newest["score"] = "  ".join(f"{name} {value:.4g}" for name, value in part.items())
@@ -283,9 +308,9 @@ def outcome(done: Run) -> int:
     if done.diverged:
         say(f"{done.reason}; {done.remedy}. The last finite state is kept.")
         return 3
-    if done.reason == "interrupted":
-        say(f"interrupted after {done.clock.updates:,} updates; what was trained is in {done.folder}.")
-        return 130
+    if done.reason in ENDED:
+        say(f"{done.reason} after {done.clock.updates:,} updates; to go on: backbeat resume {done.folder}")
+        return ENDED[done.reason]
     if done.reached is False:
         target, part = done.job.stopping.target, done.job.scored_part
         assert target is not None

@@ -18,12 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..advance import Engine, NotFinite
+from ..advance import Engine
 from ..clock import Clock, Duration
 from ..config import Job
 from ..cores import in_threads, n_cores
 from ..data import foreseen
 from ..evaluate import block_for, evaluator, scores, sweep_evaluator
+from ..nonfinite import NotFinite
 from ..plan import Cursor
 from ..stretch import Data, Rows, fetches, form_for, rows_for, sweep_program
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .operations import Difference, first_difference, names_in, operations, places, same_values, traced
+from ..operations import Difference, first_difference, names_in, operations, places, same_values, traced
 from .result import Check, Finding
 from .rounding import ROOM, nudged
 from .subject import Subject

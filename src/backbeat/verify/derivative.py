@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .operations import operations, places, traced
+from ..operations import operations, places, traced
 from .overflow import overflow
 from .result import Check, Comparison, Finding
 from .rounding import ROOM, Reference

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from .operations import Operation, names_in, operations
+from ..operations import Operation, names_in, operations
 
 _WATCHED = (
     "add", "sub", "mul", "neg", "dot_general", "reduce_sum", "reduce_prod", "cumsum", "cumprod", "integer_pow",
@@ -22,7 +22,7 @@ def overflow(closed: ClosedJaxpr, params: Any, *arguments: Any) -> tuple[Operati
     """Returns the first operation whose whole numbers left their type, with what it gave and what is right.
 
     Example:
-        >>> from backbeat.verify.operations import traced
+        >>> from backbeat.operations import traced
         >>> cube = traced(lambda params, x: x * x * x, {}, jnp.int8(6))
         >>> operation, found, right = overflow(cube, {}, jnp.int8(6))
         >>> operation.name, int(found), int(right)

@@ -21,10 +21,10 @@ from ..data import Dataset, Reading, load, split
 from ..errors import SettingsError
 from ..losses import Loss, loss_for
 from ..models import Model, RandomModel, forward, model_for
+from ..operations import coarsest, path_of
 from ..stretch import example_keys
 from ..task import outputs_for, recognised_loss
 from ..trial import tried
-from .operations import coarsest, path_of
 
 BATCH = 16  # examples in an update that is verified
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from ..models.refusal import is_theirs
+from .models.refusal import is_theirs
 
 _INSIDE = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # where a call keeps what it calls
 _LOOPS = ("scan", "while", "cond")  # which are one operation here

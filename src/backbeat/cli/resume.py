@@ -1,0 +1,41 @@
+"""`backbeat resume`: going on with a run that was cut off."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .options import AsJson, Checkpoint, Keep, OwnModel, Quiet, RunFolder
+
+
+def resume(
+    run: RunFolder,
+    *,
+    model: OwnModel = None,
+    data: Annotated[str | None, Parameter(help="Where the data is now, if it has moved.")] = None,
+    anyway: Annotated[
+        bool, Parameter(negative="", help="Go on although data, model or settings are not those it was trained with.")
+    ] = False,
+    checkpoint: Checkpoint = "auto",
+    keep: Keep = 3,
+    json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Goes on with a run that was killed, interrupted or stopped by a full disk, to the bits it would have come to.
+
+    It goes on from the newest checkpoint that is whole; where there is none, from the beginning.
+    """
+    from ..record import found_folder
+    from ..resume import check_resumable, recorded_job
+    from ..run import go_on
+    from .console import bar
+    from .train import finished, watcher
+
+    folder = found_folder(run)
+    check_resumable(folder, anyway=anyway)
+    job = recorded_job(folder, model, data)
+    with bar(quiet or json) as progress:
+        consumers = [watcher(job, progress.show)]
+        done = go_on(job, folder, consumers, checkpoint=checkpoint, keep=keep, anyway=anyway)
+    return finished(done, json=json)

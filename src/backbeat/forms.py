@@ -1,0 +1,96 @@
+"""The forms of a job's stretches: how many updates they have at most, and how many examples are computed at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from .cadence import Cadence, Phase
+from .config import Job
+from .data import Packed
+from .errors import SettingsError
+from .follow import Follower, most_updates
+from .plan import Cursor, Plan, Stretch, whole_updates
+from .stretch import CHUNK_BYTES, STREAMED_CHUNK_BYTES, Form, form_for
+
+STRETCH_SECONDS = 0.25
+
+
+def form_of(job: Job, size: int, n: int, block: int | None = None) -> Form:
+    """Returns the form of the stretches that a job's batches of one size are computed in.
+
+    Args:
+        job: what is trained.
+        size: M, one of its cadence's.
+        n: N, how many parameters there are.
+        block: the most examples at once, where it is less than what is set.
+    """
+    cadence = job.plan.cadence
+    seconds = 1e-6 + size * n * 6 / 1e11  # a rough guess, which only bounds the buffers
+    most = STRETCH_SECONDS / seconds
+    for limit in job.stopping.durations.each if len(cadence.phases) == 1 else ():
+        if limit.unit != "seconds":
+            most = min(most, whole_updates(limit, size, job.n_train))
+    if job.evaluate is not None and math.isfinite(job.evaluate.amount):
+        most = min(most, whole_updates(job.evaluate, size, job.n_train))
+    if cadence.follows:
+        most = min(most, most_updates(size, job.n_train))
+    whole = size == job.n_train and job.plan.order.kind != "with replacement" and len(cadence.phases) == 1
+    return form_for(
+        size, job.example_floats, plain=job.plain, short=job.plan.has_short_batches(size), whole=whole,
+        scheduled=not job.schedule.constant, watch=job.settings.watch_gradient,
+        noise=job.settings.watch_noise or cadence.follows, rows=max(1, math.ceil(most)),
+        block=job.settings.block if block is None else block, input_floats=math.prod(job.dataset.input_shape),
+        chunk_bytes=STREAMED_CHUNK_BYTES if isinstance(job.dataset.x, Packed) else CHUNK_BYTES,
+    )  # fmt: skip
+
+
+def smaller_block(error: Exception, form: Form, job: Job) -> int:
+    """Returns how many examples to compute at once where memory was too short: half as many as before.
+
+    Raises:
+        SettingsError: it cannot be less.
+    """
+    text = str(error)
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text and "bad_alloc" not in text:
+        raise error
+    if job.plan.cadence.repeated is not None or form.block == 1:
+        what = "one example" if form.block == 1 else f"a repeated batch of {form.batch_size:,} examples"
+        raise SettingsError(
+            f"memory is too short for {what} of this network; give it more memory, or a smaller network or batch."
+        ) from None
+    return form.block // 2
+
+
+def full_batches(form: Form, n: int) -> Stretch:
+    """Returns a stretch of `n` full batches, all of the first example."""
+    indices, sizes = np.zeros((1 if form.whole else n, form.batch_size), np.int32), np.full(n, form.batch_size)
+    return Stretch(indices, sizes.astype(np.int32), sizes, sizes[:0], Cursor())
+
+
+def block_note(block: int | None) -> str:
+    """Returns the sentence for a block that became smaller.
+
+    Example:
+        >>> block_note(64)
+        'memory was too short, so batches are computed 64 examples at a time from here on; each update is the same'
+    """
+    return (
+        f"memory was too short, so batches are computed {block:,} example{'s' * (block != 1)} at a time from here on; "
+        "each update is the same"
+    )
+
+
+def follower_of(job: Job) -> Follower | None:
+    """Returns what decides a job's M before the first update; None where it is not the noise."""
+    if not job.plan.cadence.follows:
+        return None
+    n_examples = None if job.plan.order.kind == "with replacement" else job.n_train
+    return Follower.start(job.plan.cadence.batch_sizes(job.n_train), job.n_train, n_examples)
+
+
+def of_size(plan: Plan, size: int) -> Plan:
+    """Returns the plan of a batch that follows the noise, as it is while M stays."""
+    return replace(plan, cadence=Cadence((Phase(size),)))
