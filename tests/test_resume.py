@@ -25,7 +25,7 @@ from backbeat.record import Recorder, list_runs
 from backbeat.run import Run
 from backbeat.train import events_of
 
-BASE: dict[str, Any] = {
+BASE: Any = {
     "seed": 3, "duration": "6 epochs", "checkpoint": "50 updates", "keep": 100, "evaluate": "1 epoch",
 }  # fmt: skip
 
@@ -54,7 +54,7 @@ def cut_off(folder: Path, checkpoint: Path) -> None:
     (folder / "model.safetensors").unlink(missing_ok=True)
 
 
-CASES: dict[str, dict[str, Any]] = {
+CASES: Any = {
     "sgd": {},
     "adam, cosine, warm-up": {"optimizer": "adam", "learning_rate": 0.01, "schedule": "cosine", "warm_up": "2 epochs"},
     "one example": {"every": 1, "duration": "2 epochs", "checkpoint": "500 updates"},
@@ -353,7 +353,7 @@ def test_an_interrupt_is_saved_and_gone_on_with(tmp_path: Path):
     for error in (KeyboardInterrupt, Terminated):
         seen: list[Any] = []
 
-        def stop(event: Any, seen: list = seen, error: type = error) -> None:
+        def stop(event: Any, seen: list = seen, error: type[BaseException] = error) -> None:
             seen.append(event)
             if isinstance(event, StretchDone) and event.clock.updates > 120:
                 raise error

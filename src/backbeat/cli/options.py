@@ -87,7 +87,7 @@ RunName = Annotated[
 Checkpoint = Annotated[
     str,
     Parameter(
-        help='How often to save the run: "30 s", "1 epoch", "1000 updates", never; auto: every 5 s, or less often where '
+        help='How often to save the run: "30 s", "1 epoch", "1000 updates", never; auto: each 5 s, or less often where '
         "that takes more than 3 % of the time."
     ),
 ]
