@@ -31,6 +31,10 @@ class MissingExtraError(BackbeatError, ImportError):
     """A library that an optional feature needs is not installed; the sentence names the extra."""
 
 
+class WorkerError(BackbeatError, RuntimeError):
+    """Workers were lost again and again over one piece of work."""
+
+
 class DivergedError(BackbeatError, ArithmeticError):
     """The loss or the parameters stopped being finite; `run` holds the last finite state."""
 
