@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import uuid
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from .trainings import Trainings
 
 _WAIT = 0.25  # seconds between two looks at what is done
-_held: dict[Any, Any] = {}  # in a worker: the trainings that it unpacked last
+_held: dict[str, Any] = {}  # in a worker: the trainings that it unpacked last
 
 
 class RayTasks:
@@ -45,7 +48,7 @@ class RayTasks:
         self._ray, self._ours = _connected(place)
         self.n_cores = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         self.n, self._running = min(self.n_cores, n_units), {}
-        self._pack = packer(place)
+        self._pack, self._key = packer(place), uuid.uuid4().hex
         self._trainings = self._ray.put(self._pack(trainings))
         self._task = self._ray.remote(num_cpus=1, max_retries=0)(_carry_out)  # what is lost is counted, and done again
         self._board = self._ray.remote(num_cpus=0)(Board).remote()
@@ -53,7 +56,7 @@ class RayTasks:
     def start(self, number: int, work: Callable[..., Any]) -> None:
         """Gives a unit's work to the cluster."""
         # in a list, so that it is not fetched where it is known already
-        task = self._task.remote(id(self), [self._trainings], self._pack(work), self._board, number)
+        task = self._task.remote(self._key, sys.path, [self._trainings], self._pack(work), self._board, number)
         self._running[task] = number
 
     def events(self) -> list[tuple[int, str, Any]]:
@@ -115,7 +118,10 @@ def _connected(place: Where) -> tuple[Any, bool]:
         return ray, False
     own = {"num_cpus": n_cores(), "include_dashboard": False} if place.address == "local" else {}
     try:
-        ray.init(address=place.address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with warnings.catch_warnings():
+            # Ray starts its processes by fork and exec, of which JAX warns; between the two nothing of JAX runs
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            ray.init(address=place.address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise SettingsError(
@@ -134,7 +140,9 @@ def _how(error: Exception) -> str:
     return known.get(type(error).__name__, type(error).__name__)
 
 
-def _carry_out(key: int, trainings: list[Any], packed: bytes, board: Any, number: int) -> tuple[str, Any]:
+def _carry_out(
+    key: str, paths: list[str], trainings: list[Any], packed: bytes, board: Any, number: int
+) -> tuple[str, Any]:
     """Carries out a unit: what a task does."""
     import pickle
     from functools import partial
@@ -144,6 +152,7 @@ def _carry_out(key: int, trainings: list[Any], packed: bytes, board: Any, number
     from .processes import Throttled
     from .trainings import carried_out
 
+    sys.path += [path for path in paths if path not in sys.path]  # Ray passes on only some of them
     try:
         if key not in _held:
             _held.clear()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..errors import SettingsError, WorkerError
 from .trainings import Trainings, Unit
@@ -47,6 +47,7 @@ Share = Callable[[int, int], float]  # (units that have not begun, how many at o
 Told = Callable[[str, float], None]  # (cadence, share of all units that is done)
 
 
+@runtime_checkable
 class Pool(Protocol):
     """Workers, each with at most one unit at a time.
 
