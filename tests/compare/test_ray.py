@@ -75,7 +75,7 @@ def cluster(ray):
 def each(trainings, works, said=lambda sentence: None):
     with Workers(Where(address="auto"), trainings, said) as workers:
         return workers.each(
-            [Unit(f"errand {k}", "", work) for k, work in enumerate(works)], lambda *_: 1.0, lambda *_: 0
+            [Unit(f"errand {k}", "", work) for k, work in enumerate(works)], lambda *_: 1.0, lambda *_: None
         )
 
 

@@ -27,27 +27,26 @@ _held: dict[str, Any] = {}  # in a worker: the trainings that it unpacked last
 
 
 class RayTasks:
-    """As many tasks at once as the cluster has cores, or as there are units.
+    """As many tasks at once as the cluster has cores.
 
     Attributes:
         n: how many at once.
         n_cores: of the cluster.
     """
 
-    def __init__(self, place: Where, trainings: Trainings, n_units: int) -> None:
+    def __init__(self, place: Where, trainings: Trainings) -> None:
         """Starts or joins the cluster and lays the trainings into its store.
 
         Args:
             place: which.
             trainings: what all units share.
-            n_units: how many units there are at most.
 
         Raises:
             SettingsError: the cluster cannot be reached.
         """
         self._ray, self._ours = _connected(place)
         self.n_cores = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        self.n, self._running = min(self.n_cores, n_units), {}
+        self.n, self._running = self.n_cores, {}
         self._pack, self._key = packer(place), uuid.uuid4().hex
         self._trainings = self._ray.put(self._pack(trainings))
         self._task = self._ray.remote(num_cpus=1, max_retries=0)(_carry_out)  # what is lost is counted, and done again
@@ -119,8 +118,8 @@ def _connected(place: Where) -> tuple[Any, bool]:
     own = {"num_cpus": n_cores(), "include_dashboard": False} if place.address == "local" else {}
     try:
         with warnings.catch_warnings():
-            # Ray starts its processes by fork and exec, of which JAX warns; between the two nothing of JAX runs
-            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            # JAX warns of the fork by which Ray starts its processes (exec follows at once), Ray of what it raises too
+            warnings.simplefilter("ignore")
             ray.init(address=place.address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -75,7 +75,7 @@ class Pool(Protocol):
 class Workers:
     """Where units are carried out: in this process, or on workers, which are started when they are first needed.
 
-    Used as a context: at its end, however it comes, no worker is left.
+    A cluster that runs already is joined at once; nothing of this machine is used by that. Used as a context: at its end, however it comes, no worker is left.
     """
 
     def __init__(self, place: Where | None, trainings: Trainings, said: Callable[[str], None]) -> None:
@@ -90,6 +90,8 @@ class Workers:
         self._pool: Pool | None = None
 
     def __enter__(self) -> Workers:
+        if self.place is not None and self.place.address not in (None, "local"):
+            self._pool = self._started(1)  # a cluster that cannot be reached is known before anything is measured
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -182,7 +184,7 @@ class Workers:
         if self.place.processes is None:
             from .ray_tasks import RayTasks
 
-            return RayTasks(self.place, self.trainings, n_units)
+            return RayTasks(self.place, self.trainings)
         from .processes import Processes
 
         return Processes(min(self.place.processes, n_units), self.trainings)
