@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # On CI a test that lacks one of these fails instead of being skipped. The CPU build of PyTorch that fits a test
 # machine is for Python 3.11 only (scripts/install_torch.py).
-REQUIRED_ON_CI := browser$(if $(filter 3.11,$(VERSION)),$(shell printf ',')torch)
+REQUIRED_ON_CI := browser,ray$(if $(filter 3.11,$(VERSION)),$(shell printf ',')torch)
 ifeq ($(CI),true)
 BACKBEAT_REQUIRE ?= $(REQUIRED_ON_CI)
 endif

@@ -1,7 +1,8 @@
-"""Fixtures for what a machine may lack: PyTorch and a browser.
+"""Fixtures for what a machine may lack: PyTorch, Ray and a browser.
 
 A test that needs one of them takes the fixture and is skipped, with the reason, where it cannot be had. Where
-BACKBEAT_REQUIRE names it (a comma list, such as "torch,browser"; `make check` sets it on CI), the test fails instead.
+BACKBEAT_REQUIRE names it (a comma list, such as "torch,ray,browser"; `make check` sets it on CI), the test fails
+instead.
 """
 
 import importlib
@@ -31,6 +32,16 @@ def torch() -> ModuleType:
         note = Path(sys.prefix, "no-torch.txt")  # written by scripts/install_torch.py
         why = note.read_text().strip() if note.exists() else "`make torch` installs it"
         lacking("torch", f"PyTorch is not installed: {why}")
+
+
+@pytest.fixture(scope="session")
+def ray() -> ModuleType:
+    """Returns Ray's module, not connected to anything, for tests of work on a cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray")
+    except ModuleNotFoundError:
+        lacking("ray", "Ray is not installed: `pip install ray` brings it where there is a build of it")
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,10 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM): a run ends as after Ctrl-C, with everything saved."""
 
 
+class WorkerError(BackbeatError, RuntimeError):
+    """Workers were lost again and again over one piece of work."""
+
+
 class DivergedError(BackbeatError, ArithmeticError):
     """The loss or the parameters stopped being finite; `run` holds the last finite state."""
 

@@ -20,7 +20,11 @@ from backbeat.advise.timing import of_batch_size
 from backbeat.advise.wishes import one_run, wishes_of
 from backbeat.clock import Target
 from backbeat.compare.critical import Interval, fit_critical
+from backbeat.compare.spread import Workers
+from backbeat.compare.trainings import Trainings
+from backbeat.compare.where import Where
 from backbeat.config import Settings, resolve
+from backbeat.data import Reading, load
 from backbeat.errors import DivergedError, SettingsError
 from backbeat.gradient import per_example_gradients
 
@@ -38,6 +42,12 @@ def data():
 def jobs_for(data, n=6, **settings):
     given = {**ENDLESS, "every": 8, "target": Target.parse("train loss<=0.3"), **settings}
     return [resolve(bb.linear(), data, Settings.given({**given, "seed": seed})) for seed in range(n)]
+
+
+def here(data, place=None):
+    """Returns what makes the runs of jobs for the same data, in this process or elsewhere."""
+    settings = Settings.given({**ENDLESS, "every": 8, "target": "train loss<=0.3"})
+    return Workers(place, Trainings(bb.linear(), load(data, Reading(), 0), settings), pytest.fail)
 
 
 # the noise scale along a run
@@ -263,8 +273,7 @@ def test_real_runs_decide_between_the_setting_and_its_neighbours(data):
     predicted = search.quickest
     notes = []
     confirmation = Confirmation(
-        search, jobs_for(data, 1)[0].device_data(), seconds,
-        slice(6, 9), lambda event, **known: notes.append(known["batch_size"]),
+        search, here(data), seconds, range(6, 9), lambda event, **known: notes.append(known["batch_size"]),
     )  # fmt: skip
     wishes = confirmation.carry_out(lambda: 20.0)
     best = wishes["finish_first"].batch_size
@@ -284,6 +293,17 @@ def test_real_runs_decide_between_the_setting_and_its_neighbours(data):
     assert best == quickest
 
 
+def test_real_runs_on_two_processes_take_the_same_updates(data):
+    search, seen = searched(data), []
+    for place in (None, Where(processes=2)):
+        with here(data, place) as workers:
+            confirmation = Confirmation(search, workers, seconds, range(6, 9), lambda *a, **k: None)
+            confirmation._run(list(search.sizes)[:3], lambda: 600.0)
+            seen.append({m: one.updates for m, one in confirmation.confirmed.items()})
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 3
+
+
 def test_a_setting_whose_real_runs_fall_short_is_not_recommended(data):
     search = searched(data)
     best = search.quickest
@@ -291,11 +311,7 @@ def test_a_setting_whose_real_runs_fall_short_is_not_recommended(data):
     real = search.sizes[best]
     search.sizes[best] = replace(real, learning_rate=1e-6, updates=(3, 3, 3))  # a search that was wrong
     confirmation = Confirmation(
-        search,
-        jobs_for(data, 1)[0].device_data(),
-        lambda m: Interval(1e-5, 1e-5, 1e-5),
-        slice(6, 9),
-        lambda *a, **k: None,
+        search, here(data), lambda m: Interval(1e-5, 1e-5, 1e-5), range(6, 9), lambda *a, **k: None
     )
     wishes = confirmation.carry_out(lambda: 2.0)
     assert not confirmation.confirmed[best].reached

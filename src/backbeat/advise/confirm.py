@@ -11,18 +11,23 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..advance import Engine
-from ..clock import Duration
+from ..clock import Duration, Target
 from ..compare.critical import Interval
+from ..compare.spread import Workers
+from ..compare.trainings import Trainings, Unit
 from ..compare.tune import tune
 from ..config import Job
 from ..nonfinite import NotFinite
 from ..stretch import Data
 from .search import Search, Sized
+from .target import with_target
+from .timing import of_batch_size
 from .wishes import Wish, one_run, times, wishes_of
 
 _LEAST_ROUNDS, _MOST_ROUNDS = 2, 7
@@ -105,9 +110,9 @@ class Confirmation:
     def __init__(
         self,
         search: Search,
-        data: Data,
+        workers: Workers,
         seconds: Callable[[int], Interval],
-        seeds: slice,
+        seeds: range,
         note: Callable[..., None],
         progress: Callable[[float], None] = lambda share: None,
     ) -> None:
@@ -115,13 +120,13 @@ class Confirmation:
 
         Args:
             search: the sizes measured.
-            data: on the device.
+            workers: where the runs are made that find the update; all are timed in this process.
             seconds: batch size -> seconds per update as timed, with the range of the rounds.
             seeds: which of the search's jobs are run, none that anything was tuned on.
             note: takes down what is found.
             progress: is told the share that is done.
         """
-        self.search, self.data, self.timed, self.seeds = search, data, seconds, seeds
+        self.search, self.workers, self.timed, self.seeds = search, workers, seconds, seeds
         self.note, self.progress = note, progress
         self.confirmed: dict[int, Confirmed] = {}
         self._per_update: dict[int, Interval] = {}
@@ -153,9 +158,7 @@ class Confirmation:
             todo = [m for m in (best, *near) if m not in self.confirmed]
             if not todo or (self.confirmed and left() <= 0):
                 break
-            for number, m in enumerate(todo):
-                self._run(m, left() / (2 * (len(todo) - number)))
-                self.progress((number + 1) / (len(todo) + 1))
+            self._run(todo, left)
             self._time(left())
             for m in todo:
                 self.note("confirmed", **self.confirmed[m].record())
@@ -166,32 +169,44 @@ class Confirmation:
         found = self.confirmed.get(size.batch_size)
         return size if found is None else replace(size, updates=(*size.updates, *found.updates))
 
-    def _run(self, m: int, seconds: float) -> None:
-        """Finds out at which update runs of a size meet the target."""
-        size, t, jobs = self.search.sizes[m], self.seconds(m), self.search.of_size(m, self.seeds)
-        updates = one_run(size, list(self.search.sizes.values()))
-        least = _LEAST_TIMES * updates.high * t.value * len(jobs)  # so that one that falls short does so by itself
-        found = tune(
-            jobs, self.data, [size.learning_rate], target=jobs[0].stopping.target, seconds=max(seconds, least),
-            seconds_alone=t.value, widen=False,
-        )  # fmt: skip
-        seen = found.best.updates_to_target
-        self.confirmed[m] = Confirmed(
-            m, str(jobs[0].plan.cadence), size.learning_rate, updates, times(updates, t.value, t.low, t.high), seen,
-            (None,) * len(seen),
-        )  # fmt: skip
+    def _run(self, sizes: Sequence[int], left: Callable[[], float]) -> None:
+        """Finds out at which update runs of some sizes meet the target, in half of the time that is left."""
+        known = {m: one_run(self.search.sizes[m], list(self.search.sizes.values())) for m in sizes}
+        units = []
+        for m in sizes:
+            t, n_runs = self.seconds(m).value, len(self.seeds)
+            work = partial(
+                met, m=m, seeds=self.seeds, learning_rate=self.search.sizes[m].learning_rate, alone=t,
+                target=self.search.jobs[0].stopping.target, least=_LEAST_TIMES * known[m].high * t * n_runs,
+            )  # fmt: skip
+            units.append(Unit(f"confirming {m:,} examples an update", str(m), work))
+        found = self.workers.each(
+            units,
+            lambda waiting, at_once: at_once * left() / (2 * waiting),
+            lambda _, share: self.progress(share * len(sizes) / (len(sizes) + 1)),
+        )
+        for m, seen in zip(sizes, found, strict=True):
+            t, cadence = self.seconds(m), self.search.of_size(m, slice(0, 1))[0].plan.cadence
+            self.confirmed[m] = Confirmed(
+                m, str(cadence), self.search.sizes[m].learning_rate, known[m],
+                times(known[m], t.value, t.low, t.high), seen, (None,) * len(seen),
+            )  # fmt: skip
+
+    def _jobs(self, m: int) -> list[Job]:
+        """Returns the jobs that are run, with a size."""
+        return [of_batch_size(self.search.jobs[seed], m) for seed in self.seeds]
 
     def _time(self, seconds: float) -> None:
         """Times all runs that met the target, of all sizes in turn, undisturbed by evaluations."""
         runs = [
             (one.batch_size, k, replace(job, learning_rate=one.learning_rate) if job.optimizer.tunable else job, n)
             for one in self.confirmed.values()
-            for k, (job, n) in enumerate(zip(self.search.of_size(one.batch_size, self.seeds), one.updates, strict=True))
+            for k, (job, n) in enumerate(zip(self._jobs(one.batch_size), one.updates, strict=True))
             if n is not None
         ]
         if not runs:
             return
-        seen = in_rounds([(job, n) for *_, job, n in runs], self.data, seconds)
+        seen = in_rounds([(job, n) for *_, job, n in runs], self.workers.trainings.data, seconds)
         for m, one in self.confirmed.items():
             of_size = [place for place, run in enumerate(runs) if run[0] == m]
             taken: list[float | None] = [None] * len(one.updates)
@@ -201,6 +216,33 @@ class Confirmation:
             if of_size and np.isfinite(seen[of_size]).all():
                 each = seen[of_size].sum(axis=0) / sum(runs[place][3] for place in of_size)
                 self._per_update[m] = Interval(float(np.median(each)), float(each.min()), float(each.max()))
+
+
+def met(
+    trainings: Trainings, *, m: int, seeds: Sequence[int], learning_rate: float, target: Target | None, alone: float,
+    least: float, seconds: float, crowd: float, progress: Callable[[float], None],
+) -> tuple[int | None, ...]:  # fmt: skip
+    """Returns at which update each run of a size meets the target: a unit of the confirmation.
+
+    Args:
+        trainings: what the runs have in common.
+        m: the size.
+        seeds: of the runs.
+        learning_rate: γ.
+        target: what they are to reach.
+        alone: seconds per update of a single run.
+        least: seconds that the runs have in any case, so that one that falls short does so by itself.
+        seconds: that they may take.
+        crowd: by how much an update takes longer meanwhile.
+        progress: is told the share that is done.
+    """
+    assert target is not None, "advice has a target, given or measured"
+    jobs = [with_target(of_batch_size(trainings.job(seed), m), target) for seed in seeds]
+    found = tune(
+        jobs, trainings.data, [learning_rate], target=target, seconds=max(seconds, least * crowd),
+        seconds_alone=alone * crowd, widen=False, progress=progress,
+    )  # fmt: skip
+    return found.best.updates_to_target
 
 
 def in_rounds(runs: Sequence[tuple[Job, int]], data: Data, seconds: float) -> np.ndarray:

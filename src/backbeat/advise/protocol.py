@@ -13,12 +13,14 @@ from ..compare.asked import target_of
 from ..compare.critical import CriticalFit, Interval, fit_critical
 from ..compare.journal import Note, journal
 from ..compare.protocol import Progress
-from ..config import Job, Settings, checked_seed, resolve
+from ..compare.spread import Workers, check_place
+from ..compare.trainings import Trainings
+from ..compare.where import where
+from ..config import Job, Settings, checked_seed
 from ..data import Reading, load, reading_errors
 from ..errors import SettingsError
 from ..folder import write_json
 from ..losses import loss_for
-from ..stretch import Data
 from ..task import recognised_loss
 from .capacity import largest_batch
 from .confirm import Confirmation
@@ -67,6 +69,7 @@ def advise(
     resize: str | None = None,
     memory: Any = None,
     params: Any = None,
+    on: Any = None,
     run: str | Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Advice:
@@ -106,6 +109,8 @@ def advise(
         resize: see there.
         memory: see there.
         params: see there; None for random ones by seed.
+        on: where the runs that confirm the advice are made, as in `backbeat.compare`. The search before them decides
+            by what it has seen, so it stays in this process, and so does all that is timed.
         run: a folder to record the advice in; None for none.
         on_progress: is told how far it is.
 
@@ -113,6 +118,7 @@ def advise(
         SettingsError: a setting that cannot be used.
         DataError: data that cannot be used.
         DivergedError: no learning rate lowers the loss.
+        WorkerError: a setting has cost three workers.
 
     Example:
         >>> import backbeat as bb
@@ -120,7 +126,7 @@ def advise(
         >>> sorted(advice.wishes)
         ['fewest_examples', 'fewest_updates', 'finish_first']
     """
-    budget = Budget(_checked_time(within))
+    budget, place = Budget(_checked_time(within)), where(on)
     base = Settings(
         every=1, loss=loss, optimizer=optimizer, order=order, short_batch=short_batch, held_out=held_out, seed=seed,
         weight_decay=weight_decay, clip=clip, block=block, class_weight=class_weight, label=label, inputs=inputs,
@@ -135,7 +141,9 @@ def advise(
     )
     wanted = target_of(target, loss_for(loss if loss != "auto" else recognised_loss(dataset)))
     base = replace(base, target=wanted)
-    jobs = [resolve(model, dataset, replace(base, seed=seed + k), params) for k in range(3 * SEEDS)]
+    trainings = Trainings(model, dataset, base, params)
+    check_place(place, trainings)
+    jobs = [trainings.job(k) for k in range(3 * SEEDS)]
     if jobs[0].n_train < 2:
         raise SettingsError("the training part has one example, so there is one batch size and nothing to advise.")
     plan_for = elsewhere(devices, hardware)
@@ -143,8 +151,13 @@ def advise(
         name: value for name, value in (("devices", devices), ("hardware", hardware)) if value is not None
     }
     kept = {name: value for name, value in base.as_text().items() if name not in _NOT_ASKED}
-    with journal(run, jobs[0], {**kept, **asked}, kind="advice") as (folder, note), reading_errors():
-        work = _Work(jobs, jobs[0].device_data(), budget, on_progress, note)
+    notes: list[str] = []
+    with (
+        journal(run, jobs[0], {**kept, **asked}, kind="advice") as (folder, note),
+        reading_errors(),
+        Workers(place, trainings, notes.append) as workers,
+    ):
+        work = _Work(jobs, workers, budget, on_progress, note, notes)
         advice = work.carry_out(plan_for)
         note("finished", took_seconds=budget.spent, answer=advice.answer)
         if folder is not None:
@@ -172,11 +185,17 @@ class _Work:
     """The stages of advice, each within its share of the time."""
 
     def __init__(
-        self, jobs: list[Job], data: Data, budget: Budget, on_progress: Callable[[Progress], None], note: Note
+        self,
+        jobs: list[Job],
+        workers: Workers,
+        budget: Budget,
+        on_progress: Callable[[Progress], None],
+        note: Note,
+        notes: list[str],
     ) -> None:
-        self.jobs, self.data, self.budget, self.on_progress, self.note = jobs, data, budget, on_progress, note
+        self.jobs, self.workers, self.data, self.budget = jobs, workers, workers.trainings.data, budget
+        self.on_progress, self.note, self.notes = on_progress, note, notes
         self.n_train = jobs[0].n_train
-        self.notes: list[str] = []
 
     def told(self, stage: str) -> Callable[[float], None]:
         """Returns a function that passes on the share of a stage that is done."""
@@ -193,7 +212,7 @@ class _Work:
         search.first_rung(lambda: self.budget.left(_SEARCH, 0.1))
         search.second_rung(lambda: self.budget.left(_REFINING))
         confirmation = Confirmation(
-            search, self.data, _with_range(curve), slice(2 * SEEDS, 3 * SEEDS), self.note, self.told("confirming")
+            search, self.workers, _with_range(curve), range(2 * SEEDS, 3 * SEEDS), self.note, self.told("confirming")
         )
         wishes = confirmation.carry_out(lambda: self.budget.left(_CONFIRMING, 0.05))
         noise: NoiseAlong | None = None
@@ -204,7 +223,8 @@ class _Work:
         found = Found(
             self.jobs[0], self.budget, curve, sizes, search.law, wishes, tuple(confirmation.confirmed.values()), noise,
             fit_of(confirmation.sizes),
-            largest_batch(self.jobs[0], self.data, seconds=self.budget.left(1.0, 0.05)), plan_for, tuple(self.notes),
+            largest_batch(self.jobs[0], self.data, seconds=self.budget.left(1.0, 0.05)), plan_for,
+            (*self.notes, *self.workers.notes),
         )  # fmt: skip
         return Advice(found.record(), wishes, found.confirmed)
 

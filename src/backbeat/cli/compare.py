@@ -19,6 +19,7 @@ from .options import (
     Memory,
     Missing,
     Model,
+    On,
     OptimizerName,
     OrderName,
     Prepare,
@@ -82,6 +83,7 @@ def compare(
     weight_decay: WeightDecay = 0.0,
     clip: Clip = None,
     block: Block = None,
+    on: On = None,
     run: RunName = None,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
     json: AsJson = False,
@@ -102,7 +104,7 @@ def compare(
         "optimizer": optimizer, "order": order, "short_batch": short_batch, "held_out": held_out, "seed": seed,
         "weight_decay": weight_decay, "clip": clip, "block": block,
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
-        "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
+        "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory, "on": on,
     }  # fmt: skip
     with bar(quiet or json) as progress:
 

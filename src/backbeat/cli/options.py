@@ -73,6 +73,14 @@ Memory = Annotated[
 Seed = Annotated[int, Parameter(help="Decides initial weights, split and order.")]
 WeightDecay = Annotated[float, Parameter(help="Weight decay λ.")]
 Clip = Annotated[float | None, Parameter(help="Largest norm of a batch's mean gradient.")]
+On = Annotated[
+    str | None,
+    Parameter(
+        name="--on",
+        help='Where to make the runs: a number of processes; "ray" for a Ray of this machine\'s own; ray:auto or '
+        "ray://host:port for a cluster that runs. Default: here.",
+    ),
+]
 Block = Annotated[int | None, Parameter(help="Most examples to compute at once; the update is the same.")]
 SettingsFile = Annotated[
     Path | None,
@@ -102,7 +110,7 @@ Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No 
 
 _OPTION = {"learning_rate": "lr", "learning_rates": "lr"}  # the others are called as their setting is
 _AS_OPTION = {"every": str, "target": lambda text: [text]}  # where a file keeps another type than the option has
-_NOT_KEPT = ("run", "settings", "json", "quiet", "checkpoint", "keep")
+_NOT_KEPT = ("on", "run", "settings", "json", "quiet", "checkpoint", "keep")
 
 
 _SCORES = re.compile(r"[<>=]|^(auto|none)$|^(train |held-out |held_out )?(accuracy|loss|r2|mse)[ 0-9]")

@@ -6,28 +6,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..clock import Clock, Target, parse_seconds
-from ..config import Job, Settings, checked_seed, resolve, with_cadence
+from ..cadence import Cadence
+from ..clock import Target, parse_seconds
+from ..config import Job, Settings, checked_seed
 from ..data import Reading, load, reading_errors
 from ..folder import environment, plain, write_json
 from ..losses import loss_for
 from ..measure import Timing, time_updates
 from ..models import n_parameters
 from ..record import FORMAT, recorded_columns
-from ..stretch import Data
 from ..task import recognised_loss
 from .answer import answer
 from .asked import DEFAULT_CADENCES, cadences_of, check_seeds, left_out, plainly, rates_of, target_of
 from .critical import CriticalFit, fit_critical
 from .journal import Note, journal
-from .result import CadenceResult, Comparison, MeasuredRun, Reached, at_equal
-from .sweep import Apart, sweep
-from .tune import Tuning, evaluation_points, growth_for, tune, tuning_score
+from .measuring import measured, score_column
+from .result import CadenceResult, Comparison, MeasuredRun, at_equal
+from .spread import Workers, check_place
+from .trainings import Trainings, Unit
+from .tune import Tuning, tune, tuning_score
+from .where import where
 
 _NOT_ASKED = (
     "duration",
@@ -41,7 +43,6 @@ _NOT_ASKED = (
 # wider grids took more, a later stage has less, down to its least
 _TUNING, _MEASURING = (0.6, 0.1), (0.95, 0.2)
 _LONGEST_RUN = 1.0  # seconds of one measured run, unless the target needs more
-_PATIENCE = 4  # so many times as long, while a run has not met the target
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def compare(
     resize: str | None = None,
     memory: Any = None,
     params: Any = None,
+    on: Any = None,
     run: str | Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Comparison:
@@ -126,12 +128,16 @@ def compare(
         resize: see there.
         memory: see there.
         params: see there; None for random ones by seed.
+        on: where the runs are made: None for this process; a number of processes of this machine, such as 4; "ray" for
+            a Ray of this machine's own, "ray:auto" or "ray://host:port" for a cluster that runs. Seconds are measured
+            in this process in any case, while nothing else computes.
         run: a folder to record the comparison in; None for none.
         on_progress: is told how far it is.
 
     Raises:
         SettingsError: a setting that cannot be used.
         DataError: data that cannot be used.
+        WorkerError: a cadence has cost three workers.
 
     Example:
         >>> import backbeat as bb
@@ -140,7 +146,7 @@ def compare(
         'The target is held-out accuracy>=0.9, with the learning rate tuned for each cadence.'
     """
     began = time.perf_counter()
-    seconds = parse_seconds(budget, "budget")
+    seconds, place = parse_seconds(budget, "budget"), where(on)
     check_seeds(seeds)
     cadences = cadences_of(every)
     base = Settings(
@@ -158,33 +164,38 @@ def compare(
     target = target_of(target, loss_for(loss if loss != "auto" else recognised_loss(dataset)))
     base = replace(base, target=target)
 
+    trainings = Trainings(model, dataset, replace(base, every=cadences[0]), params)
+    check_place(place, trainings)
     # every setting of every cadence is checked before the first is measured
-    by_seed = [
-        resolve(model, dataset, replace(base, every=cadences[0], seed=seed + k), params) for k in range(2 * seeds)
-    ]
-    too_large = left_out(cadences, by_seed[0].n_train)
+    of_seeds = [trainings.job(number) for number in range(2 * seeds)]
+    too_large = left_out(cadences, of_seeds[0].n_train)
     cadences = [cadence for cadence in cadences if cadence not in too_large]
-    jobs = [[with_cadence(job, plainly(cadence)) for job in by_seed] for cadence in cadences]
-    tuning_jobs, measuring_jobs = [of[:seeds] for of in jobs], [of[seeds:] for of in jobs]
-    rates, widen = rates_of(learning_rates, tuning_jobs[0][0])
+    jobs = [trainings.jobs(range(2 * seeds), plainly(cadence)) for cadence in cadences]
+    first = jobs[0][0]
+    rates, widen = rates_of(learning_rates, first)
     given_rates = not (isinstance(learning_rates, str) and learning_rates == "auto")
-    names = [str(cadence) for cadence in cadences]
     asked = {
-        "every": ",".join(names), "target": "none" if target is None else str(target), "seeds": seeds,
+        "every": ",".join(map(str, cadences)), "target": "none" if target is None else str(target), "seeds": seeds,
         "budget": f"{seconds:g} s", "learning_rates": ",".join(map(str, rates)) if given_rates else "auto",
     }  # fmt: skip
     kept = {name: value for name, value in base.as_text().items() if name not in _NOT_ASKED}
-    with journal(run, tuning_jobs[0][0], {**kept, **asked}) as (folder, note), reading_errors():
-        work = _Work(names, tuning_jobs[0][0].device_data(), began, seconds, on_progress, note)
-        timings = work.time([jobs[0] for jobs in tuning_jobs])
-        tunings = work.tune(tuning_jobs, timings, rates, widen)
-        results = work.measure(measuring_jobs, timings, tunings)
-        comparison = _comparison(results, tuning_jobs[0][0], seeds, seconds, time.perf_counter() - began)
+    notes: list[str] = []
+    with (
+        journal(run, first, {**kept, **asked}) as (folder, note),
+        reading_errors(),
+        Workers(place, trainings, notes.append) as workers,
+    ):
+        work = _Work(cadences, seeds, workers, began, seconds, on_progress, note)
+        timings = work.time()
+        tunings = work.tune(timings, rates, widen)
+        results = work.measure(timings, tunings)
+        comparison = _comparison(results, first, seeds, seconds, time.perf_counter() - began)
         if too_large:
             batches = ", ".join(map(str, too_large))
-            comparison.record["notes"].append(
-                f"Left out of the default cadences: {batches}, no less than the {by_seed[0].n_train} training examples."
+            notes.append(
+                f"Left out of the default cadences: {batches}, no less than the {first.n_train} training examples."
             )
+        comparison.record["notes"] += [*workers.notes, *notes]
         note("finished", took_seconds=comparison.record["took_seconds"], answer=comparison.answer)
         if folder is not None:
             write_json(folder / "record.json", comparison.record)
@@ -196,47 +207,54 @@ def compare(
 class _Work:
     """The three stages of a comparison, each within its share of the budget, whose `seconds` count from `began` on."""
 
-    cadences: list[str]
-    data: Data
+    cadences: list[Cadence]
+    n_seeds: int
+    workers: Workers
     began: float
     seconds: float
     on_progress: Callable[[Progress], None]
     note: Note
 
-    def told(self, stage: str, number: int) -> Callable[[float], None]:
-        """Returns a function that passes on the share done of one cadence as a share of the stage."""
-        n = len(self.cadences)
-        return lambda share: self.on_progress(Progress(stage, self.cadences[number], (number + min(share, 1.0)) / n))
+    def told(self, stage: str) -> Callable[[str, float], None]:
+        """Returns a function that passes on how far a stage is."""
+        return lambda every, share: self.on_progress(Progress(stage, every, share))
 
-    def share(self, end: float, least: float, number: int) -> float:
-        """Returns the seconds of a stage for a cadence: of what is left, an equal part among the cadences to come."""
-        left = self.began + end * self.seconds - time.perf_counter()
-        return max(least * self.seconds / len(self.cadences), left / (len(self.cadences) - number))
+    def share(self, end: float, least: float) -> Callable[[int, int], float]:
+        """Returns what gives the next cadence its seconds: of what is left of a stage, an equal part, at least `least`.
 
-    def time(self, jobs: Sequence[Job]) -> list[Timing]:
-        """Returns seconds per update of each cadence, measured in turn."""
-        timings = time_updates(jobs, self.data, lambda share: self.on_progress(Progress("timing", "all", share)))
-        for every, timing in zip(self.cadences, timings, strict=True):
-            self.note("timed", every=every, **asdict(timing))
+        Where several are at work at once each may take as many times as long.
+        """
+
+        def seconds(waiting: int, at_once: int) -> float:
+            left = self.began + end * self.seconds - time.perf_counter()
+            return at_once * max(least * self.seconds / len(self.cadences), left / waiting)
+
+        return seconds
+
+    def time(self) -> list[Timing]:
+        """Returns seconds per update of each cadence, measured in turn; here, where nothing else computes yet."""
+        jobs = [self.workers.trainings.jobs([0], plainly(cadence))[0] for cadence in self.cadences]
+        told = self.told("timing")
+        timings = time_updates(jobs, self.workers.trainings.data, lambda share: told("all", share))
+        for cadence, timing in zip(self.cadences, timings, strict=True):
+            self.note("timed", every=str(cadence), **asdict(timing))
         return timings
 
-    def tune(
-        self, jobs: Sequence[Sequence[Job]], timings: Sequence[Timing], rates: list[float], widen: bool
-    ) -> list[Tuning]:
+    def tune(self, timings: Sequence[Timing], rates: list[float], widen: bool) -> list[Tuning]:
         """Returns the tuned learning rate of each cadence."""
-        result = []
-        for number, (of_cadence, timing) in enumerate(zip(jobs, timings, strict=True)):
-            told, share = self.told("tuning", number), self.share(*_TUNING, number)
-            result.append(
-                tune(of_cadence, self.data, rates, target=of_cadence[0].stopping.target, seconds=share,
-                     seconds_alone=timing.seconds_per_update.median, widen=widen, progress=told)
-            )  # fmt: skip
-            self.note("tuned", every=self.cadences[number], **asdict(result[-1]))
-        return result
+        units = [
+            Unit(f"tuning every {cadence}", str(cadence), partial(
+                tuned, cadence=plainly(cadence), seeds=range(self.n_seeds), rates=rates, widen=widen,
+                alone=timing.seconds_per_update.median,
+            ))
+            for cadence, timing in zip(self.cadences, timings, strict=True)
+        ]  # fmt: skip
+        return self.workers.each(
+            units, self.share(*_TUNING), self.told("tuning"),
+            lambda number, found: self.note("tuned", every=units[number].every, **asdict(found)),
+        )  # fmt: skip
 
-    def measure(
-        self, jobs: Sequence[Sequence[Job]], timings: Sequence[Timing], tunings: Sequence[Tuning]
-    ) -> list[CadenceResult]:
+    def measure(self, timings: Sequence[Timing], tunings: Sequence[Tuning]) -> list[CadenceResult]:
         """Returns the runs of each cadence at its tuned rate, all as long in their own seconds."""
         needed = [
             max(u for u in tuning.best.updates_to_target if u) * timing.seconds_per_update.median
@@ -244,110 +262,48 @@ class _Work:
             if any(tuning.best.updates_to_target)
         ]
         enough = 2 * max(needed) if needed else _LONGEST_RUN
-        result = []
-        for number, (of_cadence, timing, tuning) in enumerate(zip(jobs, timings, tunings, strict=True)):
+        seeds = range(self.n_seeds, 2 * self.n_seeds)
+        units = []
+        for cadence, timing, tuning in zip(self.cadences, timings, tunings, strict=True):
             # a cadence that was too slow in the tuning gets its chance
             longest = max(enough, _LONGEST_RUN) if None in tuning.best.updates_to_target else enough
-            share, told = self.share(*_MEASURING, number), self.told("measuring", number)
-            runs = _measured(of_cadence, self.data, tuning, timing, longest, share, told)
-            job = of_cadence[0]
-            size = job.plan.cadence.batch_sizes(job.n_train)[0]
-            result.append(CadenceResult(self.cadences[number], size, job.n_train, tuning, timing, runs, _column(job)))
+            work = partial(ran, cadence=plainly(cadence), seeds=seeds, tuning=tuning, timing=timing, longest=longest)
+            units.append(Unit(f"measuring every {cadence}", str(cadence), work, timed=cadence.repeated is not None))
+
+        def note(number: int, runs: Sequence[MeasuredRun]) -> None:
             ends = [{"seed": r.seed, "reached": r.reached and asdict(r.reached), "diverged_at": r.diverged_at,
                      "final": r.final()} for r in runs]  # fmt: skip
-            self.note("measured", every=self.cadences[number], runs=ends)
-        return result
+            self.note("measured", every=units[number].every, runs=ends)
+
+        found = self.workers.each(units, self.share(*_MEASURING), self.told("measuring"), note)
+        job = self.workers.trainings.job(0)
+        return [
+            CadenceResult(
+                str(cadence), cadence.batch_sizes(job.n_train)[0], job.n_train, tuning, timing, runs, score_column(job)
+            )
+            for cadence, tuning, timing, runs in zip(self.cadences, tunings, timings, found, strict=True)
+        ]
 
 
-def _measured(
-    jobs: Sequence[Job],
-    data: Data,
-    tuning: Tuning,
-    timing: Timing,
-    longest: float,
-    allowed: float,
-    progress: Callable[[float], None],
-) -> tuple[MeasuredRun, ...]:
-    """Returns one run for each job, `longest` seconds of a single run long, or until the time allowed is over.
-
-    As long as a run has not met the target, all go on, up to `_PATIENCE` times as long.
-    """
-    job, alone, rate = jobs[0], timing.seconds_per_update.median, tuning.best.learning_rate
-    size = job.plan.cadence.batch_sizes(job.n_train)[0]
-    repeated = job.plan.cadence.repeated is not None
-    runs = Apart(jobs, [rate], data, at_once=1) if repeated else sweep(jobs, [rate], data, alone, watch=True)
-    parts = ["train", "held_out"] if len(job.split.held_out) else ["train"]
-    n = max(20, int(longest / alone))
-    growth = growth_for(runs, parts, allowed, evaluation_points(job.n_train, size, n))
-    later = [point for point in evaluation_points(job.n_train, size, _PATIENCE * n, growth) if point > n]
-    rows: list[list[dict[str, float]]] = [[] for _ in jobs]
-    norms, began = None, time.perf_counter()
-    for point in [0, *evaluation_points(job.n_train, size, n, growth), *later]:
-        if point:
-            norms = runs.advance(point)
-        found = runs.scores(parts)
-        for s, row in enumerate(rows):
-            clock = runs.clocks()[s][0]
-            if row and clock.updates == row[-1]["updates"]:
-                continue
-            values = {"updates": clock.updates, "examples": clock.examples, "epochs": clock.epochs}
-            if repeated and isinstance(runs, Apart):  # what an update costs changes as batches are satisfied
-                values["seconds"] = runs.engines[s][0].update_seconds
-            else:
-                values["seconds"] = _seconds_at(job, timing, clock, row[-1] if row else None)
-            for part in parts:
-                values |= {f"{part}_{'loss_mean' if k == 'loss' else k}": v for k, v in found[part][s][0].items()}
-            seen = norms[s, 0] if norms is not None else np.empty(0)
-            values["gradient_norm_mean"] = float(seen.mean()) if seen.size else float("nan")
-            values["gradient_norm_sd"] = float(seen.std()) if seen.size else float("nan")
-            row.append(values)
-        spent = time.perf_counter() - began
-        progress(max(point / n, spent / allowed))
-        over = point >= n and not any(
-            _waits(job, row, lost) for row, lost in zip(rows, runs.diverged_at[:, 0].tolist(), strict=True)
-        )
-        if over or spent > allowed or (runs.diverged_at > 0).all():
-            break
-    return tuple(_run_of(jobs[s], rows[s], int(runs.diverged_at[s, 0])) for s in range(len(jobs)))
+def tuned(
+    trainings: Trainings, *, cadence: Cadence, seeds: Sequence[int], rates: Sequence[float], widen: bool, alone: float,
+    seconds: float, crowd: float, progress: Callable[[float], None],
+) -> Tuning:  # fmt: skip
+    """Returns the tuned learning rate of one cadence: a unit of the second stage."""
+    jobs = trainings.jobs(seeds, cadence)
+    return tune(
+        jobs, trainings.data, rates, target=jobs[0].stopping.target, seconds=seconds, seconds_alone=alone * crowd,
+        widen=widen, progress=progress,
+    )  # fmt: skip
 
 
-def _waits(job: Job, row: list[dict[str, float]], diverged_at: int) -> bool:
-    """Returns whether a run, given its evaluations, has not met the target and still can."""
-    target = job.stopping.target
-    return target is not None and not diverged_at and not any(target.reached(seen[_column(job)]) for seen in row)
-
-
-def _column(job: Job) -> str:
-    """Returns the curve's column of the score that is reported for a job."""
-    score = tuning_score(job)
-    return f"{job.scored_part}_{'loss_mean' if score == 'loss' else score}"
-
-
-def _seconds_at(job: Job, timing: Timing, clock: Clock, before: dict[str, float] | None) -> float:
-    """Returns the seconds of a single run up to a clock: each update at the time of the batch size that held then.
-
-    Where the batch size changes, it is taken to do so at the evaluation before.
-    """
-    if before is None:
-        return 0.0
-    phase = 0
-    for number, later in enumerate(job.plan.cadence.phases[1:], start=1):
-        if later.after is not None and before[later.after.unit] >= later.after.amount:
-            phase = number
-    return before["seconds"] + (clock.updates - before["updates"]) * timing.phases[phase].median
-
-
-def _run_of(job: Job, rows: list[dict[str, float]], diverged_at: int) -> MeasuredRun:
-    """Returns a run from its evaluations; those after it diverged are left out."""
-    kept = [row for row in rows if not diverged_at or row["updates"] < diverged_at]
-    curve = {name: np.array([row[name] for row in kept]) for name in kept[0]}
-    target, reached = job.stopping.target, None
-    if target is not None:
-        hits = np.flatnonzero([target.reached(value) for value in curve[_column(job)]])
-        if len(hits):
-            row = kept[hits[0]]
-            reached = Reached(int(row["updates"]), int(row["examples"]), row["epochs"], row["seconds"])
-    return MeasuredRun(job.settings.seed, curve, reached, diverged_at or None)
+def ran(
+    trainings: Trainings, *, cadence: Cadence, seeds: Sequence[int], tuning: Tuning, timing: Timing, longest: float,
+    seconds: float, crowd: float, progress: Callable[[float], None],
+) -> tuple[MeasuredRun, ...]:  # fmt: skip
+    """Returns the measured runs of one cadence: a unit of the third stage."""
+    jobs = trainings.jobs(seeds, cadence)
+    return measured(jobs, trainings.data, tuning, timing, longest, seconds, crowd=crowd, progress=progress)
 
 
 def _comparison(results: Sequence[CadenceResult], job: Job, seeds: int, budget: float, took: float) -> Comparison:

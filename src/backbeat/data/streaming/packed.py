@@ -75,6 +75,16 @@ class Packed:
         except OSError as error:
             raise DataError(_cannot_read(error)) from error
 
+    def __copy__(self) -> Packed:
+        other = object.__new__(Packed)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the files itself, and keeps nothing of them in memory."""
+        given = (self.shards, self.shape, self._stored, self.per_shard, self.sha256)
+        return _reopened, (given, self.divisor, self.dtype)
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -223,6 +233,10 @@ class Packed:
         self.waited = (
             time.perf_counter() - began > _READ_SECONDS * len(reads.files) + reads.n_bytes.sum() / _BYTES_A_SECOND
         )
+
+
+def _reopened(given: tuple[Any, ...], divisor: int | None, dtype: Any) -> Packed:
+    return Packed(*given, divisor=divisor).as_type(dtype)
 
 
 class _Open:
