@@ -29,6 +29,8 @@ LAYERS = (
         "follow",
         "update",
         "stretch",
+        "tree",
+        "shares",
         "repeat",
     ),  # mathematics: pure JAX
     (
@@ -36,7 +38,9 @@ LAYERS = (
         "class_weight",
         "task",
         "trial",
+        "join",
         "mesh",
+        "allowed",
         "config",
         "folder",
         "record",

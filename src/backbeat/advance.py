@@ -122,6 +122,7 @@ class Engine:
         self._speed: dict[int, float] = {}  # measured seconds per update, by batch size
         self._ready: set[int] = set()  # batch sizes whose program is compiled
         self.follower = _follower(job)
+        self.shared = job.team.shared(job, self.data)
         self._ahead: _Ahead | None = None
         self._reading: Any = None
         self._made: _Made | None = None  # the newest stretch: its last update may turn out to have been the bad one
@@ -169,7 +170,7 @@ class Engine:
             rows = rows._replace(n_segments=np.int32(n))
         start = time.perf_counter()
         jax.block_until_ready(self._call(form, rows, self.state, _ENDLESS))
-        return time.perf_counter() - start
+        return self.job.team.agree(time.perf_counter() - start)
 
     def advance(self, limits: Sequence[Duration], seconds_left: float = math.inf) -> StretchDone:
         """Returns what happened in the next stretch, which ends at the first limit that it reaches.
@@ -195,7 +196,7 @@ class Engine:
             expected = n * self._speed.get(ahead.form.batch_size, 0.0)
             following = None if after is None else self._plan(ahead.stretch.end, after, seconds_left - expected)
         loss, weight, norm, noise = jax.tree.map(lambda column: np.asarray(column)[:n], seen)
-        seconds = time.perf_counter() - start
+        seconds = self.job.team.agree(time.perf_counter() - start)
         bad = np.flatnonzero(~np.isfinite(loss))
         if len(bad) or not finite(state.params):
             self._diverge(made, int(bad[0]) if len(bad) else n, "the loss" if len(bad) else "the parameters")
@@ -252,7 +253,7 @@ class Engine:
             n = n // form.chunk * form.chunk
         if plan.cadence.repeated is not None:  # updates and examples are counted as they are made, not planned
             limits = [limit for limit in limits if limit.unit == "epochs"]
-        stretch = plan.stretch(cursor, int(min(max(1, n), form.rows)), limits)
+        stretch = plan.stretch(cursor, self.job.team.agree(int(min(max(1, n), form.rows))), limits)
         if not form.whole and len(stretch.indices) < len(stretch):
             stretch = replace(stretch, indices=np.repeat(stretch.indices, len(stretch), axis=0))
         factor = self._factors(cursor, stretch)
@@ -281,6 +282,8 @@ class Engine:
     ) -> tuple[State, Any]:
         job = self.job
         if job.plan.cadence.repeated is None:
+            if self.shared is not None:
+                return self.shared(form, state, rows, np.float32(float(self.rate) * gain))
             self._reading = foreseen(self.data, fetches(form, rows))  # held while the program runs
             rate: Any = self.rate if gain == 1.0 else np.float32(float(self.rate) * gain)
             return program(form, job.model, job.loss, job.optimizer)(state, self._reading, rows, rate)

@@ -15,6 +15,7 @@ from .data import Reading
 from .errors import DivergedError, MissingExtraError, SettingsError
 from .events import Diverged, Evaluated, Event, Finished, Started, StretchDone
 from .follow import sizes_in_words
+from .mesh import leads
 from .models import theta
 from .noise import NoiseScale, NoiseSums
 from .predictor import Predictor, pieces
@@ -201,6 +202,8 @@ def fit(
     block: int | None = None,
     watch_gradient: bool = False,
     watch_noise: bool = False,
+    devices: Any = None,
+    deterministic: bool = False,
     class_weight: Any = None,
     label: Any = None,
     inputs: Any = None,
@@ -254,6 +257,10 @@ def fit(
         watch_gradient: also measure |∇L_B| of each update; `history` has mean and deviation, a row each.
         watch_noise: also measure in each update how noisy its gradient is: `run.noise` is the noise scale, in examples,
             with its interval, and `history` has it row by row; the run is the same, beyond rounding.
+        devices: how many devices of each process share every batch: a number, or "all"; None for 1, and for all in a
+            run of several processes.
+        deterministic: add sums in a fixed order, so that the weights are the same to the last bit whatever the
+            blocks, devices and processes; it costs time, see docs/scale.md.
         class_weight: "balanced", so that rare classes count as much as frequent ones, or a weight for each class.
         label: of a table, the column or columns to predict; None for one called label, target, class or y.
         inputs: the columns to predict from; None for all the others.
@@ -301,6 +308,7 @@ def carry_out(job: Job, folder: Path | None, consumers: Iterable[Callable[[Event
         consumers: are given every event.
     """
     job = with_rate(job)
+    folder = folder if leads() else None  # of several processes one writes
     recorder = [] if folder is None else [Recorder.create(folder, job)]
     result = gather(job, events_of(job), [*recorder, *consumers])
     result.folder = folder

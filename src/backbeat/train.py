@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -59,14 +59,14 @@ def train(model: Any, data: Any = None, *, params: Any = None, **settings: Any) 
 class Stopwatch:
     """Seconds that the run itself took: what the consumer of its events does is not counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, agree: Callable[[float], float] = float) -> None:
         self._before, self._since = 0.0, time.perf_counter()
-        self._running = True
+        self._running, self._agree = True, agree
 
     @property
     def seconds(self) -> float:
         """Seconds counted so far."""
-        return self._before + (time.perf_counter() - self._since if self._running else 0.0)
+        return self._agree(self._before + (time.perf_counter() - self._since if self._running else 0.0))
 
     def pause(self) -> None:
         """Stops counting until `go_on`."""
@@ -139,7 +139,7 @@ class Evaluations:
             scores(self.job.loss, sums, y, self.job.dataset.label_scale) if len(y) else {}
             for sums, y in zip(self._sums(), self._labels, strict=True)
         ]
-        seconds = time.perf_counter() - start
+        each, seconds = self.job.team.agree([each, time.perf_counter() - start])
         self.spent, self._newest, self.last = self.spent + seconds, seconds, clock
         self._before = self.engine.update_seconds
         return Evaluated(clock, each[0], each[1], seconds)
@@ -169,9 +169,10 @@ def events_of(job: Job, state: State | None = None) -> Iterator[Event]:
         yield Started(
             about, n_parameters(engine.state.params), job.plan.cadence.batch_sizes(job.n_train), compile_seconds
         )
-        watch = Stopwatch()
+        watch = Stopwatch(job.team.agree)
         try:
-            yield from _loop(job, engine, evaluations, watch)
+            with job.team.together():
+                yield from _loop(job, engine, evaluations, watch)
         except KeyboardInterrupt:  # what was trained so far is not lost
             yield Finished(_at(engine.clock, watch), INTERRUPTED, None, engine.state)
 
@@ -194,6 +195,7 @@ def _loop(job: Job, engine: Engine, evaluations: Evaluations, watch: Stopwatch) 
         newest = evaluations.evaluate(clock)
         yield from emit(newest)
     while True:
+        job.team.check()
         scores_now = {} if newest is None else getattr(newest, job.scored_part)
         if scores_now.get("loss", math.inf) < best_loss:
             best_loss, best_at = scores_now["loss"], clock

@@ -13,7 +13,10 @@ from .options import (
     Block,
     ClassWeight,
     Clip,
+    Coordinator,
     DataName,
+    Deterministic,
+    Devices,
     HeldOut,
     Inputs,
     Label,
@@ -24,6 +27,9 @@ from .options import (
     OptimizerName,
     OrderName,
     Prepare,
+    ProcessCount,
+    Processes,
+    ProcessIndex,
     Quiet,
     Resize,
     RunName,
@@ -101,6 +107,12 @@ def train(
     watch_noise: Annotated[
         bool, Parameter(negative="", help="Measure how noisy each update's gradient is, and say the noise scale.")
     ] = False,
+    devices: Devices = None,
+    deterministic: Deterministic = False,
+    processes: Processes = None,  # this one and the next three are read before the call: processes.with_others
+    coordinator: Coordinator = None,
+    process_count: ProcessCount = None,
+    process_index: ProcessIndex = None,
     run: RunName = None,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
     json: AsJson = False,
@@ -123,7 +135,7 @@ def train(
         "duration": duration, "target": score, "patience": patience, "order": order, "short_batch": short_batch,
         "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
         "clip": clip, "evaluate": evaluate, "block": block, "watch_gradient": watch_gradient,
-        "watch_noise": watch_noise,
+        "watch_noise": watch_noise, "devices": devices, "deterministic": deterministic,
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
@@ -131,7 +143,8 @@ def train(
         job = resolve(model, data, Settings.given(given), on_progress=lambda share, what: progress.show(what, share))
         job = with_rate(job, progress=lambda share: progress.show("finding the learning rate", share))
         done = carry_out(job, named_folder(run), [watcher(job, progress.show)])
-    picture(done)
+    if done.folder is not None:
+        picture(done)
     if json:
         print_json({**done.record(), "folder": done.folder})
     else:

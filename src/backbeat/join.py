@@ -1,0 +1,169 @@
+"""How a process joins the others of its run, waits for them at the end, and learns that one is gone."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import BackbeatError, SettingsError
+
+COORDINATOR, COUNT, INDEX = "BACKBEAT_COORDINATOR", "BACKBEAT_PROCESS_COUNT", "BACKBEAT_PROCESS_INDEX"
+LAUNCHER = "BACKBEAT_LAUNCHER"  # the pipe by which a process that `--processes` started sees that its starter is gone
+AUTO = "auto"
+HEARTBEAT_SECONDS = 10  # a process that has not been heard of for so long is gone, and the others end
+_FIND_SECONDS = 300  # for all to have started
+_DAY_MS = 24 * 3600 * 1000
+_GONE = re.compile(
+    r"gloo|UNAVAILABLE|connection|socket|broken pipe|heartbeat|coordination service|peer|ABORTED|CANCELLED", re.I
+)
+
+
+class LostProcessError(BackbeatError):
+    """Another process of the run, or the network to it, is gone."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is.
+
+    Attributes:
+        coordinator: HOST:PORT at which process 0 can be reached by all; "auto": Slurm, Open MPI or Kubernetes says all.
+        count: how many processes there are; None where that is found.
+        index: the number of this one, from 0; None likewise.
+    """
+
+    coordinator: str
+    count: int | None = None
+    index: int | None = None
+
+
+def place_of(
+    coordinator: str | None, count: int | None, index: int | None, environment: Mapping[str, str] = os.environ
+) -> Place | None:
+    """Returns which process of a run this is, by options or else by the environment; None for an ordinary run.
+
+    Raises:
+        SettingsError: part of it is missing or wrong.
+
+    Example:
+        >>> place_of("10.0.0.1:9911", 2, 1)
+        Place(coordinator='10.0.0.1:9911', count=2, index=1)
+        >>> place_of(None, None, None, {}) is None
+        True
+    """
+    coordinator = coordinator or environment.get(COORDINATOR)
+    count = _whole(environment, COUNT) if count is None else count
+    index = _whole(environment, INDEX) if index is None else index
+    if coordinator is None:
+        if count is not None or index is not None:
+            raise SettingsError(
+                "--process-count and --process-index need --coordinator HOST:PORT, where process 0 can be reached."
+            )
+        return None
+    if coordinator == AUTO:
+        if count is not None or index is not None:
+            raise SettingsError(
+                f"--coordinator {AUTO} finds the number of processes by itself; leave --process-count and "
+                "--process-index out."
+            )
+        return Place(AUTO)
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise SettingsError(
+            f"--coordinator {coordinator!r} is no address; give HOST:PORT of process 0, for example node1:9911, or "
+            f"{AUTO} under Slurm, Open MPI or Kubernetes."
+        )
+    if count is None or index is None:
+        raise SettingsError(
+            "--coordinator HOST:PORT needs --process-count N and --process-index I too: how many processes there are, "
+            "and which one this is, from 0."
+        )
+    if count < 1 or not 0 <= index < count:
+        raise SettingsError(
+            f"--process-index {index} of --process-count {count} is none of the processes; they are numbered from 0 to "
+            "one less than their number."
+        )
+    return Place(coordinator, count, index)
+
+
+def _whole(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name)
+    if text is not None and not text.strip().isdecimal():
+        raise SettingsError(f"{name}={text!r} must be a whole number, or not be set.")
+    return None if text is None else int(text)
+
+
+def join(place: Place) -> None:
+    """Connects this process to the others; before anything is computed.
+
+    Raises:
+        SettingsError: they cannot be found, or are not all there in time.
+    """
+    import jax
+
+    # JAX's own would keep SIGTERM to itself, and the run would go on
+    jax.config.update("jax_enable_preemption_service", False)
+    auto = place.coordinator == AUTO
+    host = place.coordinator.rpartition(":")[0]
+    try:
+        jax.distributed.initialize(
+            None if auto else place.coordinator, place.count, place.index,
+            cluster_detection_method=None if auto else "deactivate",
+            coordinator_bind_address=place.coordinator if host in ("127.0.0.1", "localhost") else None,
+            initialization_timeout=_FIND_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )  # fmt: skip
+    except ValueError:
+        raise SettingsError(
+            f"--coordinator {AUTO} found no Slurm, Open MPI or Kubernetes job here; give HOST:PORT with "
+            "--process-count and --process-index."
+        ) from None
+    except RuntimeError as error:
+        raise SettingsError(
+            f"the processes of this run did not find each other at {place.coordinator} ({_first_line(error)}); start "
+            "all of them with the same address and number, each with an index of its own."
+        ) from None
+
+
+def leave() -> None:
+    """Waits until all processes are done, then disconnects; does nothing in an ordinary run."""
+    import jax
+    from jax._src import distributed
+
+    client = distributed.global_state.client
+    if client is not None:
+        client.wait_at_barrier("backbeat/done", _DAY_MS)
+        jax.distributed.shutdown()
+
+
+def as_lost(error: Exception) -> Exception:
+    """Returns what an error of JAX's means in a run of several processes: that one is gone, or the error itself."""
+    if not _GONE.search(str(error)):
+        return error
+    return LostProcessError(
+        f"another process of this run is gone, or the network to it ({_first_line(error)}); this one ends too. What "
+        "was saved is kept: start all of them again, with `backbeat resume RUN`."
+    )
+
+
+def end_with(pipe: int) -> None:
+    """Ends this process as soon as the one that started it is gone, which closes its end of a pipe.
+
+    Args:
+        pipe: the end that is read.
+    """
+
+    def wait() -> None:
+        os.read(pipe, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="backbeat launcher").start()
+
+
+def _first_line(error: Exception) -> str:
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if len(line) <= 160 else f"{line[:157]}..."
