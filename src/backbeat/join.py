@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ LAUNCHER = "BACKBEAT_LAUNCHER"  # the pipe by which a process that `--processes`
 AUTO = "auto"
 HEARTBEAT_SECONDS = 10  # a process that has not been heard of for so long is gone, and the others end
 _FIND_SECONDS = 300  # for all to have started
-_DAY_MS = 24 * 3600 * 1000
+_FAILED = "backbeat/failed"  # under which a process says why it ends
+_LOOK_SECONDS, _LATE_SECONDS, _MEET_SECONDS = 1.0, 2.0, 4.0
+_ending = threading.Event()
+_DAY_SECONDS = 24 * 3600.0
 _GONE = re.compile(
     r"gloo|UNAVAILABLE|connection|socket|broken pipe|heartbeat|coordination service|peer|ABORTED|CANCELLED", re.I
 )
@@ -104,6 +108,7 @@ def join(place: Place) -> None:
     Raises:
         SettingsError: they cannot be found, or are not all there in time.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what it logs of a lost process is said in one sentence
     import jax
 
     # JAX's own would keep SIGTERM to itself, and the run would go on
@@ -127,6 +132,50 @@ def join(place: Place) -> None:
             f"the processes of this run did not find each other at {place.coordinator} ({_first_line(error)}); start "
             "all of them with the same address and number, each with an index of its own."
         ) from None
+    threading.Thread(target=_watch, args=(place,), daemon=True, name="backbeat others").start()
+
+
+def _watch(place: Place) -> None:
+    """Ends this process soon after another one said that it failed, unless this one ends by itself."""
+    import jax
+    from jax._src import distributed
+
+    while not _ending.wait(_LOOK_SECONDS):
+        try:
+            found = distributed.global_state.client.key_value_dir_get(_FAILED)
+        except (
+            jax.errors.JaxRuntimeError,
+            AttributeError,
+        ):  # the end of the run, or of process 0, which shows elsewhere
+            return
+        if found and not _ending.wait(_LATE_SECONDS):  # this one may be about to fail of the same
+            name, what = found[0]
+            if LAUNCHER not in os.environ:
+                index = name.rpartition("/")[2]
+                print(
+                    f"backbeat: process {index} of this run ended: {what} This one ends too.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            os._exit(LostProcessError.exit_code)
+
+
+def failed(what: str) -> None:
+    """Tells the other processes that this one fails, and waits a little for them: all may fail alike.
+
+    Args:
+        what: a sentence.
+    """
+    import jax
+    from jax._src import distributed
+
+    _ending.set()
+    client = distributed.global_state.client
+    try:
+        client.key_value_set(f"{_FAILED}/{distributed.global_state.process_id}", what)
+    except (jax.errors.JaxRuntimeError, AttributeError):  # process 0 is gone, and the others know
+        return
+    meet("failed", _MEET_SECONDS)
 
 
 def leave() -> None:
@@ -134,10 +183,26 @@ def leave() -> None:
     import jax
     from jax._src import distributed
 
-    client = distributed.global_state.client
-    if client is not None:
-        client.wait_at_barrier("backbeat/done", _DAY_MS)
+    if distributed.global_state.client is not None:
+        meet("done", _DAY_SECONDS)
+        _ending.set()
         jax.distributed.shutdown()
+
+
+def meet(where: str, seconds: float) -> bool:
+    """Returns whether all processes came to a place in that time; true in an ordinary run."""
+    import jax
+    from jax._src import distributed
+
+    client = distributed.global_state.client
+    try:
+        if client is not None:
+            client.wait_at_barrier(f"backbeat/{where}", int(1000 * seconds))
+    except jax.errors.JaxRuntimeError:
+        if seconds == _DAY_SECONDS:
+            raise
+        return False
+    return True
 
 
 def as_lost(error: Exception) -> Exception:

@@ -12,17 +12,32 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
-from ..errors import SettingsError
-from ..join import COORDINATOR, COUNT, INDEX, LAUNCHER, LostProcessError, as_lost, end_with, join, leave, place_of
+from ..errors import BackbeatError, SettingsError
+from ..join import (
+    COORDINATOR,
+    COUNT,
+    INDEX,
+    LAUNCHER,
+    LostProcessError,
+    as_lost,
+    end_with,
+    failed,
+    join,
+    leave,
+    place_of,
+)
 from .console import say, silence
 
 _LOOK_SECONDS = 0.05
 _GRACE_SECONDS = 15.0  # for the others, after one ended in order
-_ENDED = (0, 2, 3, 130, 143)  # exit codes of a process that said itself why
+_SETTLE_SECONDS = 0.3
+_STOPPED = (130, 143)
+_ENDED = (0, 2, 3, *_STOPPED)  # exit codes of a process that said itself why
 
 
 def with_others(command: Callable[[], Any], options: dict[str, Any], arguments: Sequence[str]) -> Any:
@@ -72,15 +87,25 @@ def _as_one_of_several(command: Callable[[], Any], place: Any, *, launched: bool
         try:
             code = command()
             leave()
-        except jax.errors.JaxRuntimeError as error:
-            lost = as_lost(error)
-            if not isinstance(lost, LostProcessError):
-                raise
-            if launched:  # who started this process saw which one died: says so, and ends this one
-                time.sleep(_GRACE_SECONDS)
-            print(f"backbeat: {lost}", file=sys.stderr, flush=True)
-            os._exit(lost.exit_code)  # a tidy end would wait for the process that is gone
+        except KeyboardInterrupt:  # before the first update: each process ends by itself
+            raise
+        except BaseException as error:
+            _fail(as_lost(error) if isinstance(error, jax.errors.JaxRuntimeError) else error, launched=launched)
     return code
+
+
+def _fail(error: BaseException, *, launched: bool) -> NoReturn:
+    """Ends this process with what went wrong; a tidy end of Python would wait for processes that do not end."""
+    if isinstance(error, LostProcessError) and launched:
+        time.sleep(_GRACE_SECONDS)  # who started this process saw which one died: says so, and ends this one
+    if isinstance(error, BackbeatError):
+        print(f"backbeat: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    if not isinstance(error, LostProcessError):
+        failed(" ".join(str(error).split()) if isinstance(error, BackbeatError) else f"{error!r}.")
+    os._exit(error.exit_code if isinstance(error, BackbeatError) else 1)
 
 
 def launch(arguments: Sequence[str], n: int) -> int:
@@ -149,23 +174,27 @@ class _Group:
         """Returns the exit code when all have ended, by themselves or because one did not end in order."""
         ended: dict[int, int] = {}  # exit codes, in the order in which they were seen
         deadline = float("inf")
-        while len(ended) < len(self.children):
-            for index, child in enumerate(self.children):
-                code = child.poll()
-                if index in ended or code is None:
-                    continue
-                ended[index] = code
-                if code not in _ENDED:
-                    return self._died(index, code)
-                if code:
-                    deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
-            if time.monotonic() > deadline:
-                break
+        while len(ended) < len(self.children) and time.monotonic() < deadline:
+            self._look(ended)
+            bad = next((index for index, code in ended.items() if code), None)
+            if bad is not None and ended[bad] not in _ENDED and deadline == float("inf"):
+                time.sleep(_SETTLE_SECONDS)  # it may have died of another one's end
+                self._look(ended)
+                if not any(code in _ENDED for code in ended.values() if code):
+                    return self._died(bad, ended[bad])
+            if bad is not None:
+                deadline = min(deadline, time.monotonic() + _GRACE_SECONDS)
             time.sleep(_LOOK_SECONDS)
-        failed = [index for index, code in ended.items() if code]
-        if failed and not ended.get(0):  # process 0 ended well, or not at all: what went wrong was not shown yet
-            self._repeat(failed[0])
-        return ended.get(0) or (ended[failed[0]] if failed else 0)
+        wrong = [index for index, code in ended.items() if code in _ENDED[1:]]
+        if wrong and ended.get(0) not in _ENDED[1:]:  # process 0 did not say what went wrong
+            self._repeat(wrong[0])
+        code = ended[0] if ended.get(0) in _ENDED[1:] else ended[wrong[0]] if wrong else 0
+        return 128 + self.asked[0] if self.asked and code in _STOPPED else code
+
+    def _look(self, ended: dict[int, int]) -> None:
+        for index, child in enumerate(self.children):
+            if index not in ended and child.poll() is not None:
+                ended[index] = child.returncode
 
     def _died(self, index: int, code: int) -> int:
         self.kill()
