@@ -261,7 +261,7 @@ class Shared:
         rows = rows._replace(n_segments=np.int32(n_updates(form, rows)))
         run = self._program(layout, form, job.model, job.loss, job.optimizer)
         start = self._newest[1] if state is self._newest[0] else jax.tree.map(self._spread, state)
-        spread, seen = run(start, self._reading, rows, np.float32(rate), part_of(layout))
+        spread, seen = run(start, self._reading, rows, np.float32(rate), part_of(layout, form))
         state, seen = jax.tree.map(lambda array: array.addressable_data(0), (spread, seen))
         self._newest = (state, spread)
         return state, seen

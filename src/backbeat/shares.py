@@ -76,14 +76,17 @@ class Layout:
 
 
 class Part(NamedTuple):
-    """What device by device differs, `[devices]` each: the first unit of the tree and how many; how many leaves a unit.
+    """What each device computes of a batch, `[devices]` each; numbers that a program is given, and no constants of it.
 
-    Numbers that a program is given, and not constants of it: see `tree.unit_sum`.
+    Attributes:
+        first: the first unit of the tree; 0 where the order of sums is not fixed.
+        share: how many units; 0 likewise.
+        pieces: leaves of a unit, or blocks of a device.
     """
 
     first: Any
     share: Any
-    leaves: Any
+    pieces: Any
 
 
 def n_updates(form: Form, rows: Rows) -> int:
@@ -162,7 +165,7 @@ class _Work(NamedTuple):
 
     def added(self, params: Any, u: Array) -> tuple[Parts, Squares | None]:
         """Returns them in any order."""
-        n_blocks, block = self.layout.share(self.form)
+        _, block = self.layout.share(self.form)
         rows = math.ceil(self.form.batch_size / self.layout.n_devices)
         start = self.device * rows
 
@@ -171,11 +174,8 @@ class _Work(NamedTuple):
             parts, squares = self.sums(params, batch)
             return add_parts(sums[0], parts), None if squares is None else add_squares(sums[1], squares)
 
-        if n_blocks == 1:
-            own = self.sums(params, self.take(u, start + jnp.arange(block), start + rows))
-        else:
-            nothing = (no_parts(params), no_squares() if self.form.noise else None)
-            own = lax.fori_loop(0, n_blocks, add, nothing)
+        nothing = (no_parts(params), no_squares() if self.form.noise else None)
+        own = lax.fori_loop(0, self.part.pieces[self.device], add, nothing)
         return _unflat(lax.psum(_flat(own), AXIS), own)
 
     def by_tree(self, params: Any, u: Array) -> tuple[Parts, Squares | None]:
@@ -184,27 +184,31 @@ class _Work(NamedTuple):
         assert leaves is not None
         units, levels = units_of(leaves.number, self.layout.n_devices), leaves.number.bit_length() - 1
 
-        def leaf(number: Array) -> tuple[Array, ...]:
+        def leaf(number: Array) -> tuple[Parts, Squares | None]:
             where = number * leaves.rows + jnp.arange(leaves.rows)
-            batch = lax.optimization_barrier(self.take(u, where, self.form.batch_size))
-            return _flat(self.sums(params, batch))
+            return self.sums(params, self.take(u, where, self.form.batch_size))
 
-        def unit(k: Array, own: tuple[Array, ...]) -> tuple[Array, ...]:
-            first = (self.part.first[self.device] + k) * self.part.leaves[self.device]
-            total = unit_sum(leaf, first, self.part.leaves[self.device], levels)
+        def unit(k: Array, own: Any) -> Any:
+            first = (self.part.first[self.device] + k) * self.part.pieces[self.device]
+            total = unit_sum(leaf, first, self.part.pieces[self.device], levels)
             return jax.tree.map(lambda kept, new: kept.at[k].set(new), own, total)
 
-        example = jax.eval_shape(lambda: self.sums(params, self.take(u, jnp.arange(leaves.rows), leaves.rows)))
-        shapes = jax.eval_shape(_flat, example)
-        own = tuple(jnp.zeros((units.slots, *shape.shape), shape.dtype) for shape in shapes)
+        shapes = jax.eval_shape(leaf, jax.ShapeDtypeStruct((), jnp.int32))
+        own = jax.tree.map(lambda shape: jnp.zeros((units.slots, *shape.shape), shape.dtype), shapes)
         own = lax.fori_loop(0, self.part.share[self.device], unit, own)
         if self.layout.n_devices > 1:
-            own = tuple(lax.all_gather(a, AXIS).reshape(-1, *a.shape[1:])[units.places] for a in own)
-        return lax.optimization_barrier(_unflat(joined(own), example))
+            gathered = (lax.all_gather(vector, AXIS) for vector in _flat(own))
+            own = jax.vmap(partial(_unflat, like=own))(tuple(gathered))
+            own = jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:])[units.places], own)
+        return joined(own)
 
 
 def _flat(sums: Any) -> tuple[Array, ...]:
-    """Returns the numbers of sums as one vector for each type: one message for all of them."""
+    """Returns the numbers of sums as one vector for each type: one message for all of them.
+
+    The sums come from a loop: else the compiler would make one function of all that they come from, for each number
+    anew, and take a hundred times as long.
+    """
     leaves = jax.tree.leaves(sums)
     return tuple(
         jnp.concatenate([leaf.reshape(-1) for leaf in leaves if leaf.dtype == dtype]) for dtype in _types(leaves)
@@ -268,10 +272,16 @@ def shared_program(
     return jax.jit(jax.shard_map(one, mesh=mesh, in_specs=alike, out_specs=alike, check_vma=False))
 
 
-def part_of(layout: Layout) -> Part:
-    """Returns what a program is given of each device's part; zeros where the order of sums is not fixed."""
+def part_of(layout: Layout, form: Form) -> Part:
+    """Returns what a program is given of each device's part.
+
+    Example:
+        >>> from backbeat.stretch import form_for
+        >>> part_of(Layout(2), form_for(8, 64, plain=True, block=2)).pieces.tolist()
+        [2, 2]
+    """
+    zeros = np.zeros(layout.n_devices, np.int32)
     if layout.leaves is None:
-        zeros = np.zeros(layout.n_devices, np.int32)
-        return Part(zeros, zeros, zeros)
+        return Part(zeros, zeros, zeros + np.int32(layout.share(form)[0]))
     units = units_of(layout.leaves.number, layout.n_devices)
-    return Part(units.first, units.share, np.full(layout.n_devices, units.leaves, np.int32))
+    return Part(units.first, units.share, zeros + np.int32(units.leaves))

@@ -99,7 +99,7 @@ def unit_sum(leaf: Callable[[Array], Any], first: Array, n_leaves: Array, levels
     loop out, and the leaf's bits would depend on it.
 
     Args:
-        leaf: number -> a tuple of arrays.
+        leaf: number -> a tree of arrays.
         first: the number of the first leaf.
         n_leaves: 2^s, up to 2^levels.
         levels: the tree's whole height.
@@ -111,7 +111,7 @@ def unit_sum(leaf: Callable[[Array], Any], first: Array, n_leaves: Array, levels
     """
 
     def add(number: Array, waiting: Any) -> Any:
-        value = lax.optimization_barrier(leaf(first + number))
+        value = leaf(first + number)
 
         def join(carry: tuple) -> tuple:
             level, value = carry
