@@ -30,6 +30,8 @@ LAYERS = (
         "follow",
         "update",
         "stretch",
+        "tree",
+        "shares",
         "repeat",
     ),  # mathematics: pure JAX
     (
@@ -37,7 +39,9 @@ LAYERS = (
         "class_weight",
         "task",
         "trial",
+        "join",
         "mesh",
+        "allowed",
         "config",
         "folder",
         "history",

@@ -83,6 +83,7 @@ class Engine:
         self._pause = _PAUSE
         self.follower = follower_of(job)
         self._shape(None)
+        self.shared = job.team.shared(job, self.data)
         self._ahead: _Ahead | None = None
         self._reading: Any = None
         self._made: _Made | None = None  # the newest stretch: its last update may turn out to have been the bad one
@@ -161,7 +162,7 @@ class Engine:
             rows = rows._replace(n_segments=np.int32(n))
         start = time.perf_counter()
         jax.block_until_ready(self._call(form, rows, self.state, _budget(pause=_TIMED)))
-        return time.perf_counter() - start
+        return self.job.team.agree(time.perf_counter() - start)
 
     def advance(
         self, limits: Sequence[Duration], seconds_left: float = math.inf, pauses: Sequence[Duration] = ()
@@ -198,7 +199,7 @@ class Engine:
             expected = n * self._speed.get(ahead.form.batch_size, 0.0)
             following = None if after is None else self._plan(ahead.stretch.end, after, seconds_left - expected)
         loss, weight, norm, noise = jax.tree.map(lambda column: np.asarray(column)[:n], seen)
-        seconds = time.perf_counter() - start
+        seconds = self.job.team.agree(time.perf_counter() - start)
         bad = np.flatnonzero(~np.isfinite(loss))
         if len(bad) or not finite(state.params):
             self._diverge(made, int(bad[0]) if len(bad) else n, "the loss" if len(bad) else "the parameters")
@@ -263,7 +264,7 @@ class Engine:
             n = n // form.chunk * form.chunk
         if plan.cadence.repeated is not None:  # updates and examples are counted as they are made, not planned
             limits = [limit for limit in limits if limit.unit == "epochs"]
-        stretch = plan.stretch(cursor, int(min(max(1, n), form.rows)), limits)
+        stretch = plan.stretch(cursor, self.job.team.agree(int(min(max(1, n), form.rows))), limits)
         if not form.whole and len(stretch.indices) < len(stretch):
             stretch = replace(stretch, indices=np.repeat(stretch.indices, len(stretch), axis=0))
         factor = self._factors(cursor, stretch)
@@ -298,6 +299,8 @@ class Engine:
     ) -> tuple[State, Any]:  # fmt: skip
         job = self.job
         if job.plan.cadence.repeated is None:
+            if self.shared is not None:
+                return self.shared(form, state, rows, np.float32(float(self.rate) * gain))
             self._reading = foreseen(self.data, fetches(form, rows))  # held while the program runs
             rate: Any = self.rate if gain == 1.0 else np.float32(float(self.rate) * gain)
             return program(form, job.model, job.loss, job.optimizer)(state, self._reading, rows, rate)

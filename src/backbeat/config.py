@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .allowed import check_repeat, check_shared, check_watched
 from .cadence import Cadence, every
 from .class_weight import weighted_by_class
 from .clock import Duration, Durations, Patience, Stopping, Target
@@ -18,6 +19,7 @@ from .errors import SettingsError, choose, nearest
 from .follow import check_followed
 from .gradient import checked_block
 from .losses import Loss, loss_for
+from .mesh import ALONE, Team, team_of
 from .models import Model, model_for, parse_model
 from .optimizer import Optimizer, optimizer_for
 from .order import Order
@@ -57,6 +59,8 @@ class Settings(Reading):
     watch_noise: bool = False
     class_weight: Any = None
     on_divergence: str = STOP
+    devices: Any = None
+    deterministic: bool = False
 
     @classmethod
     def given(cls, settings: dict[str, Any]) -> Settings:
@@ -105,6 +109,7 @@ class Job:
         example_floats: numbers that are kept of one example on its way through the network (bounds the block).
         params: the user's own initial parameters, None for random ones.
         rate_range: what a range test found, where there was one.
+        team: the devices that share each batch.
     """
 
     settings: Settings
@@ -124,6 +129,7 @@ class Job:
     example_floats: int
     params: Any = None
     rate_range: Any = None
+    team: Team = ALONE
 
     @property
     def n_train(self) -> int:
@@ -196,8 +202,10 @@ def resolve(
     parts = split(dataset.y, settings.held_out, seed) if dataset.parts is None else dataset.parts
     loss = weighted_by_class(loss, settings.class_weight, dataset, parts, n_outputs)
     plan = Plan(Order(settings.order, seed, len(parts.train)), cadence, settings.short_batch)
-    _check_watched(settings, cadence, plan.n_examples)
-    _check_repeat(settings, cadence, schedule, plan.n_examples)
+    check_watched(settings, cadence, plan.n_examples)
+    check_repeat(settings, cadence, schedule, plan.n_examples, rate_asked=asks_rate(settings.learning_rate))
+    team = team_of(settings.devices, deterministic=settings.deterministic)
+    check_shared(team, cadence)
     target = None if settings.target is None else Target.parse(settings.target)
     patience = None if settings.patience is None else Patience.parse(settings.patience)
     _check_target(target, loss, parts)
@@ -211,7 +219,7 @@ def resolve(
     return Job(
         settings, dataset, parts, built, model, loss, optimizer, rate, schedule, plan,
         Stopping(durations, target, patience), evaluation_interval(settings, target, patience),
-        n_outputs, plain, example_floats, params,
+        n_outputs, plain, example_floats, params, team=team,
     )  # fmt: skip
 
 
@@ -223,8 +231,9 @@ def with_cadence(job: Job, cadence: Cadence) -> Job:
     """
     settings = replace(job.settings, every=cadence)
     plan = Plan(job.plan.order, cadence, settings.short_batch)
-    _check_watched(settings, cadence, plan.n_examples)
-    _check_repeat(settings, cadence, job.schedule, plan.n_examples)
+    check_watched(settings, cadence, plan.n_examples)
+    check_repeat(settings, cadence, job.schedule, plan.n_examples, rate_asked=asks_rate(settings.learning_rate))
+    check_shared(job.team, cadence)
     check_followed(cadence, job.optimizer)
     return replace(job, settings=settings, plan=plan)
 
@@ -299,40 +308,6 @@ def checked_rate(rate: Any, setting: str = "learning_rate") -> float:
             f"{setting}={number:g} must be above 0 (an update goes against the gradient by itself); {hint}"
         )
     return number
-
-
-def _check_watched(settings: Settings, cadence: Cadence, n_train: int) -> None:
-    """Refuses to watch what is not there: with repeats an update has no batch of its own, one example no noise."""
-    for name in ("watch_gradient", "watch_noise"):
-        if getattr(settings, name) and cadence.repeated is not None:
-            raise SettingsError(f"{name} is not measured where batches are repeated; leave one of the two out.")
-    if settings.watch_noise and max(cadence.batch_sizes(n_train)) == 1:
-        raise SettingsError(
-            f"every={str(cadence)!r} and watch_noise=True: noise is how the gradients of one batch differ, which a "
-            "batch of one example cannot show; leave watch_noise out, or update after 2 examples or more."
-        )
-
-
-def _check_repeat(settings: Settings, cadence: Cadence, schedule: Schedule, n_train: int) -> None:
-    """Refuses what would need to know beforehand how many updates a repeated batch takes."""
-    if cadence.repeated is None:
-        return
-    changes = {phase.after.unit for phase in cadence.phases if phase.after is not None}
-    if asks_rate(settings.learning_rate):
-        raise SettingsError(
-            'learning_rate="auto" tries rates with one update a batch, which says nothing about repeated ones; give a '
-            "learning rate, or leave the repeats out."
-        )
-    evaluated = set() if settings.evaluate in ("auto", "never", None) else {Duration.parse(settings.evaluate).unit}
-    for name, units in (("a schedule", schedule.units), ("a change of batch size", changes), ("evaluate", evaluated)):
-        if units - {"epochs"}:
-            raise SettingsError(
-                f"{name} must be given in epochs where batches are repeated: how many updates a batch takes is not "
-                "known before."
-            )
-    rest = cadence.repeated.rest
-    if not isinstance(rest, str) and rest > n_train:
-        raise SettingsError(f"rest={rest} but there are {n_train} training examples; choose 1 to {n_train}, or 'all'.")
 
 
 def _check_rule(settings: Settings, optimizer: Optimizer, schedule: Schedule, model: Model, params: Any) -> None:

@@ -28,6 +28,7 @@ from .config import Job, with_cadence
 from .data import foreseen, reading_errors
 from .errors import SettingsError
 from .evaluate import block_for, evaluator, fetches
+from .mesh import Team
 from .nonfinite import NotFinite
 from .schedule import Schedule
 from .stretch import Data
@@ -116,7 +117,7 @@ def with_rate(job: Job, data: Data | None = None, progress: Callable[[float], No
         return job
     with reading_errors():
         found = range_test(job, data, progress)
-    return replace(job, learning_rate=found.learning_rate, rate_range=found)
+    return replace(job, learning_rate=job.team.agree(found.learning_rate), rate_range=found)
 
 
 def range_test(job: Job, data: Data | None = None, progress: Callable[[float], None] = lambda share: None) -> RateRange:
@@ -161,7 +162,8 @@ class _Test:
         self.size = min(job.plan.cadence.batch_sizes(job.n_train))
         self.n_each = min(_MOST_UPDATES, max(_LEAST_UPDATES, math.ceil(_EXAMPLES / self.size)))
         settings = replace(job.settings, watch_gradient=False, watch_noise=False)
-        bare = replace(job, settings=settings, schedule=Schedule(), learning_rate=1.0)
+        team = Team(deterministic=job.team.deterministic)  # each process by itself: its rates are tried on one device
+        bare = replace(job, settings=settings, schedule=Schedule(), learning_rate=1.0, team=team)
         one = len(job.plan.cadence.phases) == 1
         bare = bare if one else with_cadence(bare, every("dataset" if self.size == job.n_train else self.size))
         same = self.size == job.n_train or job.plan.order.kind == "as given"  # the same batches in every repeat

@@ -169,7 +169,7 @@ def _difference(recorded: dict[str, Any], mine: dict[str, Any]) -> str | None:
         return None
     if before.get("learning_rate") == "auto":
         before = {**before, "learning_rate": recorded.get("learning_rate")}
-    for name in sorted({*before, *now}):
+    for name in sorted({*before, *now} - {"devices"}):  # of which it may be more or fewer now
         if before.get(name) != now.get(name):
             return f"was trained with {name}={before.get(name)!r}, and {name}={now.get(name)!r} is given"
     return None

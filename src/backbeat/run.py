@@ -17,6 +17,7 @@ from .errors import DivergedError, SettingsError, Terminated
 from .events import Diverged, Event, Finished, StretchDone
 from .follow import sizes_in_words
 from .history import Account, History, event_line, replayed
+from .mesh import leads
 from .models import theta
 from .noise import NoiseScale
 from .predictor import Predictor, pieces
@@ -172,6 +173,8 @@ def fit(
     block: int | None = None,
     watch_gradient: bool = False,
     watch_noise: bool = False,
+    devices: Any = None,
+    deterministic: bool = False,
     class_weight: Any = None,
     on_divergence: str = "stop",
     label: Any = None,
@@ -230,6 +233,10 @@ def fit(
         watch_gradient: also measure |∇L_B| of each update; `history` has mean and deviation, a row each.
         watch_noise: also measure in each update how noisy its gradient is: `run.noise` is the noise scale, in examples,
             with its interval, and `history` has it row by row; the run is the same, beyond rounding.
+        devices: how many devices of each process share every batch: a number, or "all"; None for 1, and for all in a
+            run of several processes.
+        deterministic: add sums in a fixed order, so that the weights are the same to the last bit whatever the
+            blocks, devices and processes; it costs time, see docs/scale.md.
         class_weight: "balanced", so that rare classes count as much as frequent ones, or a weight for each class.
         on_divergence: "stop" where something is no longer finite, or "halve-lr": go back to the last epoch's end at
             least 100 updates after the one before, and on with half the learning rate.
@@ -298,8 +305,8 @@ def carry_out(
     """
     interval, keep = interval_of(checkpoint), checked_keep(keep)
     job = with_rate(job)
-    if folder is None:
-        return gather(job, events_of(job), consumers)
+    if folder is None or not leads():  # of several processes one writes
+        return gather(job, events_of(job, pauses=None if folder is None else interval), consumers)
     with Recorder.create(folder, job) as recorder:
         return _recorded(job, recorder, consumers, interval, keep)
 
@@ -321,6 +328,9 @@ def go_on(
     interval, keep = interval_of(checkpoint), checked_keep(keep)
     check_resumable(folder, anyway=anyway)
     job = with_rate(with_recorded_rate(job, folder))
+    if not leads():
+        found = continued(job, folder, anyway=anyway)
+        return gather(job, events_of(job, pauses=interval, resumed=found.resumed), consumers)
     with Recorder(folder, job) as recorder:
         found = continued(job, folder, anyway=anyway)
         recorder.cut(found.offset)
@@ -332,13 +342,12 @@ def _recorded(
     found: Continued | None = None,
 ) -> Run:  # fmt: skip
     folder, resumed = recorder.folder, None if found is None else found.resumed
-    account = _account(job)
-    if found is not None:
-        replayed(account, found.lines)
+    account = Account(follows=job.plan.cadence.follows)
+    replayed(account, [] if found is None else found.lines)
     if resumed is not None and resumed.snapshot is not None:
         account.noise = resumed.snapshot.noise
-    best = None if found is None else found.best
-    saver = Checkpoints(folder, about_of(job), interval, keep, lambda: recorder.offset, best)
+    best, about = None if found is None else found.best, about_of(job)
+    saver = Checkpoints(folder, about, interval, keep, lambda: recorder.offset, best)
     try:
         events = events_of(job, pauses=interval, resumed=resumed)
         result = gather(job, events, [recorder, saver, *consumers], account)
@@ -347,10 +356,6 @@ def _recorded(
     result.folder = folder
     finish_run(result)
     return result
-
-
-def _account(job: Job) -> Account:
-    return Account(follows=job.plan.cadence.follows)
 
 
 def gather(
@@ -364,7 +369,7 @@ def gather(
         consumers: are given each.
         account: what came before these events.
     """
-    account = _account(job) if account is None else account
+    account = Account(follows=job.plan.cadence.follows) if account is None else account
     end: Finished | Diverged | None = None
     for event in _told(iter(events), list(consumers)):
         account.take(event_line(event))

@@ -64,14 +64,14 @@ def train(model: Any, data: Any = None, *, params: Any = None, **settings: Any) 
 class Stopwatch:
     """Seconds that the run itself took: what the consumer of its events does is not counted."""
 
-    def __init__(self, before: float = 0.0) -> None:
+    def __init__(self, before: float = 0.0, agree: Callable[[float], float] = float) -> None:
         self._before, self._since = before, time.perf_counter()
-        self._running = True
+        self._running, self._agree = True, agree
 
     @property
     def seconds(self) -> float:
         """Seconds counted so far."""
-        return self._before + (time.perf_counter() - self._since if self._running else 0.0)
+        return self._agree(self._before + (time.perf_counter() - self._since if self._running else 0.0))
 
     def pause(self) -> None:
         """Stops counting until `go_on`."""
@@ -152,7 +152,7 @@ class Evaluations:
             scores(self.job.loss, sums, y, self.job.dataset.label_scale) if len(y) else {}
             for sums, y in zip(self._sums(), self._labels, strict=True)
         ]
-        seconds = time.perf_counter() - start
+        each, seconds = self.job.team.agree([each, time.perf_counter() - start])
         self.spent, self._newest, self.last = self.spent + seconds, seconds, clock
         self._before = self.engine.update_seconds
         return Evaluated(clock, each[0], each[1], seconds)
@@ -212,7 +212,8 @@ def events_of(
             resumed is not None and resumed.snapshot is not None,
         )
         try:
-            yield from loop.run()
+            with job.team.together():
+                yield from loop.run()
         except KeyboardInterrupt as error:  # what was trained so far is not lost
             at = loop.standing
             yield Finished(at.clock, TERMINATED if isinstance(error, Terminated) else INTERRUPTED, None, at.state, at)
@@ -240,10 +241,11 @@ class _Loop:
         engine.look_ahead = lambda after: (
             None if job.stopping.durations.over(after) else self._limits(after) + self._pauses(after)
         )
-        self.watch = watch = Stopwatch(self.standing.clock.seconds)
+        self.watch = watch = Stopwatch(self.standing.clock.seconds, job.team.agree)
         for note in () if self.resumed is None else self.resumed.notes:
             yield from self._emit(Noted(self.standing.clock, note))
         while True:
+            job.team.check()
             at = self.standing
             if at.due:
                 newest = self.evaluations.evaluate(at.clock)

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from types import FrameType
 
@@ -19,6 +20,7 @@ from cyclopts import App, CycloptsError
 
 from ..errors import BackbeatError, Terminated
 from .options import fill_from_settings
+from .processes import with_others
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -84,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         command, given, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
         if given.arguments.get("settings") is not None:
             fill_from_settings(given)
-        code = command(*given.args, **given.kwargs)
+        code = with_others(partial(command, *given.args, **given.kwargs), given.arguments, arguments)
         sys.stdout.flush()
     except BackbeatError as error:
         return _complain(str(error), error.exit_code)

@@ -68,7 +68,7 @@ class Bar:
 def bar(quiet: bool) -> Iterator[Bar]:
     """Gives a progress bar on standard error, which is not drawn where that is not a terminal or quiet is asked for."""
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or _silent or not console.is_terminal:
         yield Bar(None)
         return
     columns = (
@@ -81,6 +81,15 @@ def bar(quiet: bool) -> Iterator[Bar]:
         yield Bar(progress)
 
 
+_silent: list[bool] = []  # not empty in a process that has no say
+
+
+def silence() -> None:
+    """Lets this process say nothing from now on: of several that train together, one speaks for all."""
+    _silent.append(True)
+
+
 def say(sentence: str) -> None:
     """Prints a sentence on standard error."""
-    print(f"backbeat: {sentence}", file=sys.stderr)
+    if not _silent:
+        print(f"backbeat: {sentence}", file=sys.stderr)

@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 from ..errors import SettingsError
 
 _DATA = Group("Data", sort_key=1)
+_MACHINES = Group("Devices and machines", sort_key=2)
 
 DataName = Annotated[
     str,
@@ -105,12 +106,43 @@ OwnModel = Annotated[
     str | None,
     Parameter(name="--model", help="file.py:name, for a run of a network of your own: this code is run."),
 ]
+Devices = Annotated[
+    str | None,
+    Parameter(
+        group=_MACHINES,
+        help="How many devices of each process share every batch: a number, or all. Default: 1, and all of several "
+        "processes.",
+    ),
+]
+Deterministic = Annotated[
+    bool,
+    Parameter(
+        group=_MACHINES,
+        negative="",
+        help="The same weights to the last bit whatever the blocks, devices and processes; it costs time.",
+    ),
+]
+Processes = Annotated[
+    int | None, Parameter(group=_MACHINES, help="Start so many processes on this machine that train together.")
+]
+Coordinator = Annotated[
+    str | None,
+    Parameter(
+        group=_MACHINES,
+        help="HOST:PORT of process 0, to train with other machines; auto under Slurm, Open MPI or Kubernetes.",
+    ),
+]
+ProcessCount = Annotated[int | None, Parameter(group=_MACHINES, help="How many processes, with --coordinator.")]
+ProcessIndex = Annotated[int | None, Parameter(group=_MACHINES, help="Which one this is, from 0.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="No progress display.")]
 
 _OPTION = {"learning_rate": "lr", "learning_rates": "lr"}  # the others are called as their setting is
 _AS_OPTION = {"every": str, "target": lambda text: [text]}  # where a file keeps another type than the option has
-_NOT_KEPT = ("on", "run", "settings", "json", "quiet", "checkpoint", "keep")
+_NOT_KEPT = (
+    "on", "run", "settings", "json", "quiet", "checkpoint", "keep", "processes", "coordinator", "process_count",
+    "process_index",
+)  # fmt: skip
 
 
 _SCORES = re.compile(r"[<>=]|^(auto|none)$|^(train |held-out |held_out )?(accuracy|loss|r2|mse)[ 0-9]")

@@ -14,7 +14,10 @@ from .options import (
     Checkpoint,
     ClassWeight,
     Clip,
+    Coordinator,
     DataName,
+    Deterministic,
+    Devices,
     HeldOut,
     Inputs,
     Keep,
@@ -26,6 +29,9 @@ from .options import (
     OptimizerName,
     OrderName,
     Prepare,
+    ProcessCount,
+    Processes,
+    ProcessIndex,
     Quiet,
     Resize,
     RunName,
@@ -113,6 +119,12 @@ def train(
             "with half the learning rate."
         ),
     ] = "stop",
+    devices: Devices = None,
+    deterministic: Deterministic = False,
+    processes: Processes = None,  # this one and the next three are read before the call: processes.with_others
+    coordinator: Coordinator = None,
+    process_count: ProcessCount = None,
+    process_index: ProcessIndex = None,
     run: RunName = None,
     checkpoint: Checkpoint = "auto",
     keep: Keep = 3,
@@ -137,7 +149,8 @@ def train(
         "duration": duration, "target": score, "patience": patience, "order": order, "short_batch": short_batch,
         "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
         "clip": clip, "evaluate": evaluate, "block": block, "watch_gradient": watch_gradient,
-        "watch_noise": watch_noise, "on_divergence": on_divergence,
+        "watch_noise": watch_noise, "on_divergence": on_divergence, "devices": devices,
+        "deterministic": deterministic,
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
@@ -153,7 +166,8 @@ def finished(done: Run, *, json: bool) -> int:
     """Draws and prints what a run came to; returns its exit code."""
     from .console import print_json
 
-    picture(done)
+    if done.folder is not None:
+        picture(done)
     if json:
         print_json({**done.record(), "folder": done.folder})
     else:

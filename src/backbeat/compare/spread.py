@@ -75,7 +75,8 @@ class Pool(Protocol):
 class Workers:
     """Where units are carried out: in this process, or on workers, which are started when they are first needed.
 
-    A cluster that runs already is joined at once; nothing of this machine is used by that. Used as a context: at its end, however it comes, no worker is left.
+    A cluster that runs already is joined at once; nothing of this machine is used by that. Used as a context: at its
+    end, however it comes, no worker is left.
     """
 
     def __init__(self, place: Where | None, trainings: Trainings, said: Callable[[str], None]) -> None:
