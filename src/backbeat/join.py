@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import BackbeatError, SettingsError
 
@@ -230,6 +231,6 @@ def end_with(pipe: int) -> None:
     threading.Thread(target=wait, daemon=True, name="backbeat launcher").start()
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line if len(line) <= 160 else f"{line[:157]}..."

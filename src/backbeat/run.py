@@ -341,13 +341,12 @@ def _recorded(
     job: Job, recorder: Recorder, consumers: Iterable[Callable[[Event], None]], interval: Duration | None, keep: int,
     found: Continued | None = None,
 ) -> Run:  # fmt: skip
-    folder, resumed = recorder.folder, None if found is None else found.resumed
+    folder, resumed = recorder.folder, found.resumed if found else None
     account = Account(follows=job.plan.cadence.follows)
     replayed(account, [] if found is None else found.lines)
-    if resumed is not None and resumed.snapshot is not None:
-        account.noise = resumed.snapshot.noise
-    best, about = None if found is None else found.best, about_of(job)
-    saver = Checkpoints(folder, about, interval, keep, lambda: recorder.offset, best)
+    account.noise = resumed.snapshot.noise if resumed and resumed.snapshot else None
+    best = None if found is None else found.best
+    saver = Checkpoints(folder, about_of(job), interval, keep, lambda: recorder.offset, best)
     try:
         events = events_of(job, pauses=interval, resumed=resumed)
         result = gather(job, events, [recorder, saver, *consumers], account)
