@@ -17,7 +17,7 @@ from .errors import DivergedError, SettingsError, Terminated
 from .events import Diverged, Event, Finished, StretchDone
 from .follow import sizes_in_words
 from .history import Account, History, event_line, replayed
-from .mesh import leads
+from .mesh import leads, n_processes
 from .models import theta
 from .noise import NoiseScale
 from .predictor import Predictor, pieces
@@ -236,7 +236,7 @@ def fit(
         devices: how many devices of each process share every batch: a number, or "all"; None for 1, and for all in a
             run of several processes.
         deterministic: add sums in a fixed order, so that the weights are the same to the last bit whatever the
-            blocks, devices and processes; it costs time, see docs/scale.md.
+            blocks, devices and processes; it costs time.
         class_weight: "balanced", so that rare classes count as much as frequent ones, or a weight for each class.
         on_divergence: "stop" where something is no longer finite, or "halve-lr": go back to the last epoch's end at
             least 100 updates after the one before, and on with half the learning rate.
@@ -303,7 +303,7 @@ def carry_out(
         checkpoint: see `fit`.
         keep: see there.
     """
-    interval, keep = interval_of(checkpoint), checked_keep(keep)
+    interval, keep = _interval(checkpoint), checked_keep(keep)
     job = with_rate(job)
     if folder is None or not leads():  # of several processes one writes
         return gather(job, events_of(job, pauses=None if folder is None else interval), consumers)
@@ -315,17 +315,8 @@ def go_on(
     job: Job, folder: Path, consumers: Iterable[Callable[[Event], None]], *, checkpoint: Any = "auto",
     keep: int = KEEP, anyway: bool = False,
 ) -> Run:  # fmt: skip
-    """Returns the run of a job that was cut off, from its newest whole checkpoint on; see `carry_out`.
-
-    Args:
-        job: what was trained.
-        folder: the run's.
-        consumers: are given every event from there on.
-        checkpoint: see `fit`.
-        keep: see there.
-        anyway: see there.
-    """
-    interval, keep = interval_of(checkpoint), checked_keep(keep)
+    """Returns the run of a job that was cut off, from its newest whole checkpoint on; see `carry_out` and `fit`."""
+    interval, keep = _interval(checkpoint), checked_keep(keep)
     check_resumable(folder, anyway=anyway)
     job = with_rate(with_recorded_rate(job, folder))
     if not leads():
@@ -335,6 +326,11 @@ def go_on(
         found = continued(job, folder, anyway=anyway)
         recorder.cut(found.offset)
         return _recorded(job, recorder, consumers, interval, keep, found)
+
+
+def _interval(checkpoint: Any) -> Duration | None:
+    """Returns how often to save; never in a run of several processes, where Orbax would wait for all of them."""
+    return interval_of("never" if n_processes() > 1 else checkpoint)
 
 
 def _recorded(

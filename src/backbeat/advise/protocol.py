@@ -167,7 +167,8 @@ def advise(
 
 
 _NOT_ASKED = (
-    "duration", "evaluate", "learning_rate", "watch_gradient", "watch_noise", "on_divergence", "every", "target",
+    "duration", "evaluate", "learning_rate", "watch_gradient", "watch_noise", "on_divergence", "devices",
+    "deterministic", "every", "target",
 )  # fmt: skip
 
 

@@ -38,6 +38,8 @@ _NOT_ASKED = (
     "watch_gradient",
     "watch_noise",
     "on_divergence",
+    "devices",
+    "deterministic",
 )  # a comparison decides these itself
 # (when a stage is to end, the least that it gets in any case), as shares of the budget: what compiling, timing and
 # wider grids took more, a later stage has less, down to its least
