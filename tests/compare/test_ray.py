@@ -67,7 +67,7 @@ def wait_for_the_end(running):
 @pytest.fixture
 def cluster(ray):
     """A Ray that runs already, as a user's own would."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
     ray.shutdown()
 
@@ -94,8 +94,9 @@ def test_a_cluster_that_runs_is_used_and_left_running(cluster, ray, trainings, e
     assert ray.is_initialized()
 
 
-def test_a_cluster_that_is_not_there_is_said_in_a_sentence(trainings, errands, monkeypatch):
+def test_a_cluster_that_is_not_there_is_said_in_a_sentence(trainings, errands, monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where Ray notes which clusters run here
     with pytest.raises(
         SettingsError, match=r"the Ray cluster auto cannot be reached \(.*\); look at it with `ray status`"
     ):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any
 
 from ..cores import n_cores
@@ -43,8 +43,14 @@ class Processes:
             trainings: what each is sent once.
         """
         self.n, self.n_cores, self._trainings = n, n_cores(), trainings
-        self._workers = [_Worker() for _ in range(n)]
         self._failed: list[tuple[int, str, Any]] = []  # to start at all
+        self._workers: list[_Worker] = []
+        try:
+            with _uninterrupted():
+                self._workers += [_Worker() for _ in range(n)]
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, number: int, work: Callable[..., Any]) -> None:
         """Gives a unit's work to a worker that has nothing to do, or to a fresh one in place of one that was lost."""
@@ -95,7 +101,8 @@ class Processes:
             raise WorkerError(
                 f"a worker could not start ({why}; it says itself why). Where a script asks for it: {GUARD}"
             )
-        self._workers[self._workers.index(worker)] = _Worker()
+        with _uninterrupted():
+            self._workers[self._workers.index(worker)] = _Worker()
         return why
 
 
@@ -114,8 +121,7 @@ class _Worker:
         self._process = spawning.Process(target=_serve, args=(theirs,), name=WORKER, daemon=True)
         self.ready, self.knows = False, False
         self.unit: int | None = None
-        with _uninterrupted():
-            self._process.start()
+        self._process.start()
         theirs.close()  # so that the pipe ends with the process
 
     def end(self) -> str:
@@ -134,15 +140,24 @@ class _Worker:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back; what is started meanwhile never gets it, and this process gets it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Holds Ctrl-C back: a process that is just being started would be left half made.
+
+    What is started meanwhile has the signal blocked for good: it ends when it is told to.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    resource_tracker.ensure_running()  # which multiprocessing would start otherwise, and let signals in thereby
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))  # other threads may get it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _serve(pipe: connection.Connection) -> None:

@@ -124,7 +124,8 @@ def _connected(place: Where) -> tuple[Any, bool]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise SettingsError(
-            f"{place} cannot be reached ({said}); look at it with `ray status`, or leave on out."
+            f"{place} cannot be reached ({said}); look at it with `ray status` (one that asks for a token "
+            "needs RAY_AUTH_MODE=token here too), or leave on out."
         ) from None
     return ray, True
 
