@@ -64,9 +64,9 @@ def test_the_fixed_order_is_the_same_mean(alone: dict):
 def test_each_process_reads_its_share_of_the_files(work: Any, alone: dict):
     """Of 62 examples, 25 at a time, two processes: what each device computes, filled up where a share is not full."""
     runs = work([["minibatch", {"in_files": True}]], processes=2)
-    reads = [len(run[0]["read"]) for run in runs]
+    reads = [run[0]["read"] for run in runs]
     # 9 updates of 13 rows each, once each for compiling runs of 0 and 1 updates; all of it would be 25 rows an update
-    once = len(alone["files"]["read"])
+    once = alone["files"]["read"]
     assert all(reads_of_one <= 0.6 * once for reads_of_one in reads), (reads, once)
 
 

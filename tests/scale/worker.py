@@ -121,7 +121,7 @@ def in_files(model: Any, data: tuple, settings: dict[str, Any]) -> dict[str, Any
 
     Packed.take = counted
     run = bb.fit(model, folder / f"{os.getpid()}.npz", **settings, prepare="none", memory="2 GB")
-    return {**told(run), "read": read}
+    return {**told(run), "read": len(read)}
 
 
 if __name__ == "__main__":
