@@ -225,7 +225,7 @@ def _number(devices: Any, there: int) -> int:
     if n > there:
         kind = jax.local_devices()[0].platform
         hint = f"; JAX_NUM_CPU_DEVICES={n} divides the processor into as many" if kind == "cpu" else ""
-        choice = "choose 1" if there == 1 else f"choose 1 to {there}, or \"all\""
+        choice = "choose 1" if there == 1 else f'choose 1 to {there}, or "all"'
         raise SettingsError(f"devices={n}, but this process has {there} ({kind}); {choice}{hint}.")
     return n
 

@@ -41,7 +41,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         environment = {"JAX_NUM_CPU_DEVICES": str(devices), "BACKBEAT_CACHE": cache}
         address = free_address()
         all_of_them = [started(jobs, index, processes, address, environment) for index in range(processes)]
-        with ThreadPoolExecutor(processes) as pool:  # one that waits for another to read what it said would wait for ever
+        with ThreadPoolExecutor(
+            processes
+        ) as pool:  # one that waits for another to read what it said would wait for ever
             said = list(pool.map(lambda process: process.communicate(timeout=150), all_of_them))
         for process, (_, errors) in zip(all_of_them, said, strict=True):
             assert process.returncode == 0, errors[-3000:]
