@@ -57,6 +57,7 @@ LAYERS = (
         "saved",
         "assess",
         "measure",
+        "scale",
         "compare",
         "verify",
         "advise",

@@ -51,10 +51,9 @@ def test_the_gradient_is_not_counted_once_for_each_device():
 
 def test_watched_noise_and_norms_are_the_same():
     given: dict[str, Any] = {"every": 8, "held_out": 0, "duration": "9 updates"}
-    runs = [
-        bb.fit("mlp:4", (X, Y), watch_noise=True, watch_gradient=True, **given, **more)
-        for more in ({}, {"devices": 2}, {"devices": 2, "deterministic": True})
-    ]  # fmt: skip
+    given |= {"watch_noise": True, "watch_gradient": True}
+    cases: list[dict[str, Any]] = [{}, {"devices": 2}, {"devices": 2, "deterministic": True}]
+    runs = [bb.fit("mlp:4", (X, Y), **given, **more) for more in cases]
     for column in ("gradient_norm_mean", "gradient_trace", "gradient_squared"):
         one, *others = (np.asarray(run.history[column]) for run in runs)
         made = np.isfinite(one)

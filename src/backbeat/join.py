@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import BackbeatError, SettingsError
 
@@ -142,7 +143,8 @@ def _watch(place: Place) -> None:
 
     while not _ending.wait(_LOOK_SECONDS):
         try:
-            found = distributed.global_state.client.key_value_dir_get(_FAILED)
+            client: Any = distributed.global_state.client
+            found = client.key_value_dir_get(_FAILED)
         except (
             jax.errors.JaxRuntimeError,
             AttributeError,
@@ -170,7 +172,7 @@ def failed(what: str) -> None:
     from jax._src import distributed
 
     _ending.set()
-    client = distributed.global_state.client
+    client: Any = distributed.global_state.client
     try:
         client.key_value_set(f"{_FAILED}/{distributed.global_state.process_id}", what)
     except (jax.errors.JaxRuntimeError, AttributeError):  # process 0 is gone, and the others know
@@ -205,7 +207,7 @@ def meet(where: str, seconds: float) -> bool:
     return True
 
 
-def as_lost(error: Exception) -> Exception:
+def as_lost(error: BaseException) -> BaseException:
     """Returns what an error of JAX's means in a run of several processes: that one is gone, or the error itself."""
     if not _GONE.search(str(error)):
         return error
@@ -229,6 +231,6 @@ def end_with(pipe: int) -> None:
     threading.Thread(target=wait, daemon=True, name="backbeat launcher").start()
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line if len(line) <= 160 else f"{line[:157]}..."
