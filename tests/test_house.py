@@ -64,6 +64,7 @@ LAYERS = (
         "saved",
         "assess",
         "measure",
+        "scale",
         "compare",
         "verify",
         "advise",

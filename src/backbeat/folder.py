@@ -18,6 +18,7 @@ import numpy as np
 
 from .cores import n_cores
 from .errors import SettingsError
+from .mesh import n_processes
 
 _WORDS = [
     "amber", "autumn", "birch", "calm", "cedar", "cobalt", "copper", "coral", "dawn", "ember", "fern", "flint",
@@ -129,6 +130,8 @@ def environment() -> dict[str, Any]:
     return found | {
         "platform": platform.platform(), "processor": _processor(), "cores": n_cores(),
         "device": device.device_kind if device.platform != "cpu" else "cpu",
+        "devices": len(jax.devices()), "processes": n_processes(),
+        "pjrt_nproc": os.environ.get("PJRT_NPROC"),  # how many cores JAX was told to use: it decides bits, as they do
     }  # fmt: skip
 
 

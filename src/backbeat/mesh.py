@@ -87,17 +87,13 @@ def agreed(value: Any) -> Any:
     number = next(_numbers)
     if leads():
         client.key_value_set(f"backbeat/{number}", json.dumps(value))
-        if number >= _KEPT and number % _KEPT == 0:
-            _forget(client, number)
-        return value
-    return json.loads(client.blocking_key_value_get(f"backbeat/{number}", _DAY_MS))
-
-
-def _forget(client: Any, number: int) -> None:
-    """Removes decisions that every process has read: all are within one of these many of each other."""
-    client.wait_at_barrier(f"backbeat/read/{number}", _DAY_MS)
-    for old in range(number - _KEPT, number):
-        client.key_value_delete(f"backbeat/{old}")
+    else:
+        value = json.loads(client.blocking_key_value_get(f"backbeat/{number}", _DAY_MS))
+    if number and number % _KEPT == 0:  # those before have been read by all
+        client.wait_at_barrier(f"backbeat/read/{number}", _DAY_MS)
+        for old in range(number - _KEPT, number) if leads() else ():
+            client.key_value_delete(f"backbeat/{old}")
+    return value
 
 
 def _asked(client: Any) -> int:

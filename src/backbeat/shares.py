@@ -191,7 +191,7 @@ class _Work(NamedTuple):
         def unit(k: Array, own: Any) -> Any:
             first = (self.part.first[self.device] + k) * self.part.pieces[self.device]
             total = unit_sum(leaf, first, self.part.pieces[self.device], levels)
-            return jax.tree.map(lambda kept, new: kept.at[k].set(new), own, total)
+            return jax.tree.map(lambda kept, new: kept.at[k].set(new) if units.slots > 1 else new[None], own, total)
 
         shapes = jax.eval_shape(leaf, jax.ShapeDtypeStruct((), jnp.int32))
         own = jax.tree.map(lambda shape: jnp.zeros((units.slots, *shape.shape), shape.dtype), shapes)

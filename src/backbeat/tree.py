@@ -120,6 +120,8 @@ def unit_sum(leaf: Callable[[Array], Any], first: Array, n_leaves: Array, levels
         level, value = lax.while_loop(lambda carry: (number >> carry[0]) & 1 == 1, join, (jnp.int32(0), value))
         return jax.tree.map(lambda kept, new: kept.at[level].set(new), waiting, value)
 
+    if levels == 0:
+        return leaf(first)
     shapes = jax.eval_shape(leaf, jax.ShapeDtypeStruct((), jnp.int32))
     nothing = jax.tree.map(lambda shape: jnp.zeros((levels + 1, *shape.shape), shape.dtype), shapes)
     waiting = lax.fori_loop(0, n_leaves, add, nothing)

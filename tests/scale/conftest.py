@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         environment = {"JAX_NUM_CPU_DEVICES": str(devices), "BACKBEAT_CACHE": cache}
         address = free_address()
         all_of_them = [started(jobs, index, processes, address, environment) for index in range(processes)]
-        said = [process.communicate(timeout=300) for process in all_of_them]
+        with ThreadPoolExecutor(
+            processes
+        ) as pool:  # one that waits for another to read what it said would wait for ever
+            said = list(pool.map(lambda process: process.communicate(timeout=150), all_of_them))
         for process, (_, errors) in zip(all_of_them, said, strict=True):
             assert process.returncode == 0, errors[-3000:]
         return [json.loads(out.splitlines()[-1]) for out, _ in said]

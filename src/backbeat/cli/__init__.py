@@ -86,7 +86,9 @@ def run(arguments: Sequence[str]) -> int:
         command, given, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
         if given.arguments.get("settings") is not None:
             fill_from_settings(given)
-        code = with_others(partial(command, *given.args, **given.kwargs), given.arguments, arguments)
+        call = partial(command, *given.args, **given.kwargs)
+        several = "processes" in given.signature.parameters
+        code = with_others(call, given.arguments, arguments) if several else call()
         sys.stdout.flush()
     except BackbeatError as error:
         return _complain(str(error), error.exit_code)

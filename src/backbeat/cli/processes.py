@@ -57,15 +57,15 @@ def with_others(command: Callable[[], Any], options: dict[str, Any], arguments: 
             return command()
     launched = LAUNCHER in os.environ
     processes = None if launched else options.get("processes")
-    place = place_of(options.get("coordinator"), options.get("process_count"), options.get("process_index"))
     if processes is not None:
-        if place is not None:
+        if "coordinator" in options or COORDINATOR in os.environ:
             raise SettingsError(
                 "--processes starts processes on this machine, and --coordinator joins others; give one of them."
             )
         if processes < 1:
             raise SettingsError(f"--processes {processes} must be a whole number of processes, 1 or more.")
         return launch(arguments, processes) if processes > 1 else command()
+    place = place_of(options.get("coordinator"), options.get("process_count"), options.get("process_index"))
     if place is None:
         return command()
     if launched:

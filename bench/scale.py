@@ -1,0 +1,169 @@
+"""What the cost model of `backbeat.scale` says of several processes on this machine, against what they take.
+
+    python bench/scale.py                                # about a minute and a half on two cores
+    python bench/scale.py --networks 784-128-10 --json
+
+One process is timed over the batch size, which gives α and β; the adding up of vectors of two lengths by two processes
+gives the latency λ and the bandwidth W of the loopback device. From these four numbers the time of an update of 1 and
+of 2 processes is predicted, and then measured on batches that none of them was taken from. All times are medians of
+short rounds. Two processes on one machine share its cores, so β is that of a process which runs beside another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+NETWORKS = ("64-32-10", "784-128-10")
+FITTED, CHECKED = (64, 2048), (128, 512, 1024)
+N_EXAMPLES, ROUNDS, SECONDS = 4096, 9, 0.1
+LENGTHS = (1 << 10, 1 << 20)
+
+
+def update_seconds(network: str, batch: int) -> float:
+    """Returns the seconds of an update in this process, and those that it trains with."""
+    import backbeat as bb
+    from backbeat.advance import Engine
+    from backbeat.clock import Duration
+    from backbeat.config import Settings, resolve
+    from backbeat.mesh import agreed
+
+    inputs, *hidden, _ = map(int, network.split("-"))
+    data = np.random.default_rng(0).standard_normal((N_EXAMPLES, inputs), dtype=np.float32), np.arange(N_EXAMPLES) % 10
+    settings = Settings(
+        every=batch, learning_rate=1e-5, held_out=0.0, duration="1000000000 updates", evaluate="never",
+        loss="cross_entropy",
+    )  # fmt: skip
+    engine = Engine(resolve(bb.mlp(hidden=tuple(hidden)), data, settings))
+    engine.compile()
+
+    def advance(n: int) -> float:
+        start, end = time.perf_counter(), engine.clock.updates + n
+        while engine.clock.updates < end:
+            engine.advance([Duration(float(end), "updates")])
+        return agreed(time.perf_counter() - start)
+
+    n = 2
+    while (took := min(advance(n), advance(n))) < SECONDS / 2:
+        n *= 2
+    n = max(1, round(n * SECONDS / took))
+    return statistics.median(advance(n) / n for _ in range(ROUNDS))
+
+
+def adding_seconds(length: int) -> float:
+    """Returns the seconds in which all processes add up a vector."""
+    import jax
+    from jax.sharding import Mesh, PartitionSpec
+
+    from backbeat.mesh import agreed
+
+    mesh = Mesh(np.array(jax.devices()), ("d",))
+
+    def many(x: Any, n: Any) -> Any:
+        return jax.lax.fori_loop(0, n, lambda _, x: jax.lax.psum(x, "d") * 0.5, x)
+
+    alike = PartitionSpec()
+    add = jax.jit(jax.shard_map(many, mesh=mesh, in_specs=(alike, alike), out_specs=alike, check_vma=False))
+    x, n = np.zeros(length, np.float32), np.int32(50)
+    jax.block_until_ready(add(x, n))
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        jax.block_until_ready(add(x, n))
+        times.append(agreed(time.perf_counter() - start) / int(n))
+    return statistics.median(times)
+
+
+def work(networks: list[str]) -> None:
+    """Prints, as one of the processes, what they take together."""
+    from backbeat.join import join, leave, place_of
+    from backbeat.mesh import leads
+
+    place = place_of(None, None, None)
+    if place is not None:
+        join(place)
+    found: dict[str, Any] = {network: {m: update_seconds(network, m) for m in FITTED + CHECKED} for network in networks}
+    if place is not None:
+        found["adding"] = {length: adding_seconds(length) for length in LENGTHS}
+    if leads():
+        print(json.dumps(found), flush=True)
+    leave()
+
+
+def together(processes: int, networks: list[str]) -> dict[str, Any]:
+    """Returns what so many processes take; of several that do not know each other, what the first one takes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    started = []
+    for index in range(processes):
+        place = {"BACKBEAT_COORDINATOR": address, "BACKBEAT_PROCESS_COUNT": str(processes)}
+        place = {**place, "BACKBEAT_PROCESS_INDEX": str(index)} if processes > 1 else {}
+        command = [sys.executable, __file__, "--work", ",".join(networks)]
+        started.append(subprocess.Popen(command, env={**os.environ, **place}, text=True, stdout=subprocess.PIPE))
+    said = [process.communicate()[0] for process in started]
+    return json.loads(next(line for line in said[0].splitlines() if line.startswith("{")))
+
+
+def main() -> None:
+    """Prints measured against predicted."""
+    from backbeat.models import mlp, n_parameters
+    from backbeat.scale import Link, Machine, scaling
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the tables")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.work.split(","))
+        return
+    networks = options.networks.split(",")
+    one, two = together(1, networks), together(2, networks)
+    short, long = (two["adding"][str(length)] for length in LENGTHS)
+    # two devices: A = 2 λ + 4 N / W
+    bandwidth = 4 * (LENGTHS[1] - LENGTHS[0]) / (long - short)
+    link = Link(max(0.0, short - 4 * LENGTHS[0] / bandwidth) / 2, bandwidth)
+    rows = []
+    for network in networks:
+        import jax
+
+        inputs, *hidden, outputs = map(int, network.split("-"))
+        params = mlp(hidden=tuple(hidden)).build((inputs,), outputs).init(jax.random.key(0))
+        n = n_parameters(params)
+        low, high = (one[network][str(m)] for m in FITTED)
+        beta = (high - low) / (FITTED[1] - FITTED[0])
+        machine = Machine(max(0.0, low - beta * FITTED[0]), beta, link)
+        for m in CHECKED:
+            for processes, found in ((1, one), (2, two)):
+                predicted = machine.update_seconds(m, processes, n)
+                rows.append({
+                    "network": network, "batch": m, "processes": processes, "predicted": predicted,
+                    "measured": found[network][str(m)],
+                })  # fmt: skip
+        if not options.json:
+            print(f"{network}: α = {machine.alpha * 1e6:.1f} µs, β = {beta * 1e6:.3f} µs, N = {n:,}")
+            print(f"  here, at B_crit = 1,000: {scaling(machine, n, 1000, N_EXAMPLES, (1, 2, 4, 8, 16, 32, 64))}")
+    if options.json:
+        print(json.dumps({"latency": link.latency, "bandwidth": link.bandwidth, "rows": rows}, indent=1))
+        return
+    print(f"loopback: λ = {link.latency * 1e6:.0f} µs, W = {bandwidth / 1e9:.2f} GB/s")
+    print(f"{'network':12} {'M':>5} {'processes':>9} {'predicted':>10} {'measured':>10}")
+    for row in rows:
+        print(
+            f"{row['network']:12} {row['batch']:5} {row['processes']:9} {row['predicted'] * 1e6:8.0f} µs "
+            f"{row['measured'] * 1e6:7.0f} µs"
+        )
+
+
+if __name__ == "__main__":
+    main()
