@@ -1,17 +1,19 @@
 """What the cost model of `backbeat.scale` says of several processes on this machine, against what they take.
 
-    python bench/scale.py                                # about a minute and a half on two cores
+    python bench/scale.py                                # about two minutes on two cores
     python bench/scale.py --networks 784-128-10 --json
 
-One process is timed over the batch size, which gives α and β; the adding up of vectors of two lengths by two processes
-gives the latency λ and the bandwidth W of the loopback device. From these four numbers the time of an update of 1 and
-of 2 processes is predicted, and then measured on batches that none of them was taken from. All times are medians of
-short rounds. Two processes on one machine share its cores, so β is that of a process which runs beside another one.
+A process is timed over the batch size, by itself and beside another one that has nothing to do with it: that gives α
+and β, which differ because two processes on one machine share its cores. The adding up of vectors of two lengths by two
+processes gives the latency λ and the bandwidth W of the loopback device. From these numbers the time of an update of 1
+and of 2 processes is predicted, and then measured on batches that none of them was taken from. All times are medians
+of short rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import socket
@@ -99,25 +101,39 @@ def work(networks: list[str]) -> None:
     leave()
 
 
-def together(processes: int, networks: list[str]) -> dict[str, Any]:
-    """Returns what so many processes take; of several that do not know each other, what the first one takes."""
+def together(processes: int, networks: list[str], *, joined: bool = True) -> dict[str, Any]:
+    """Returns what so many processes take that train together, or at least at the same time."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     started = []
     for index in range(processes):
         place = {"BACKBEAT_COORDINATOR": address, "BACKBEAT_PROCESS_COUNT": str(processes)}
-        place = {**place, "BACKBEAT_PROCESS_INDEX": str(index)} if processes > 1 else {}
+        place = {**place, "BACKBEAT_PROCESS_INDEX": str(index)} if joined and processes > 1 else {}
         command = [sys.executable, __file__, "--work", ",".join(networks)]
         started.append(subprocess.Popen(command, env={**os.environ, **place}, text=True, stdout=subprocess.PIPE))
     said = [process.communicate()[0] for process in started]
     return json.loads(next(line for line in said[0].splitlines() if line.startswith("{")))
 
 
+def machine_of(found: dict[str, float], link: Any) -> Any:
+    """Returns the machine whose α and β are those of two batch sizes."""
+    from backbeat.scale import Machine
+
+    low, high = (found[str(m)] for m in FITTED)
+    beta = (high - low) / (FITTED[1] - FITTED[0])
+    return Machine(max(0.0, low - beta * FITTED[0]), beta, link)
+
+
+def parameters_of(network: str) -> int:
+    """Returns N."""
+    sizes = list(map(int, network.split("-")))
+    return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(sizes))
+
+
 def main() -> None:
     """Prints measured against predicted."""
-    from backbeat.models import mlp, n_parameters
-    from backbeat.scale import Link, Machine, scaling
+    from backbeat.scale import Link, scaling
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS))
@@ -128,41 +144,28 @@ def main() -> None:
         work(options.work.split(","))
         return
     networks = options.networks.split(",")
-    one, two = together(1, networks), together(2, networks)
+    one, beside, two = together(1, networks), together(2, networks, joined=False), together(2, networks)
     short, long = (two["adding"][str(length)] for length in LENGTHS)
-    # two devices: A = 2 λ + 4 N / W
-    bandwidth = 4 * (LENGTHS[1] - LENGTHS[0]) / (long - short)
+    bandwidth = 4 * (LENGTHS[1] - LENGTHS[0]) / (long - short)  # two devices: A = 2 λ + 4 N / W
     link = Link(max(0.0, short - 4 * LENGTHS[0] / bandwidth) / 2, bandwidth)
-    rows = []
+    rows, said = [], []
     for network in networks:
-        import jax
-
-        inputs, *hidden, outputs = map(int, network.split("-"))
-        params = mlp(hidden=tuple(hidden)).build((inputs,), outputs).init(jax.random.key(0))
-        n = n_parameters(params)
-        low, high = (one[network][str(m)] for m in FITTED)
-        beta = (high - low) / (FITTED[1] - FITTED[0])
-        machine = Machine(max(0.0, low - beta * FITTED[0]), beta, link)
+        n = parameters_of(network)
+        machines = {1: machine_of(one[network], link), 2: machine_of(beside[network], link)}
         for m in CHECKED:
             for processes, found in ((1, one), (2, two)):
-                predicted = machine.update_seconds(m, processes, n)
-                rows.append({
-                    "network": network, "batch": m, "processes": processes, "predicted": predicted,
-                    "measured": found[network][str(m)],
-                })  # fmt: skip
-        if not options.json:
-            print(f"{network}: α = {machine.alpha * 1e6:.1f} µs, β = {beta * 1e6:.3f} µs, N = {n:,}")
-            print(f"  here, at B_crit = 1,000: {scaling(machine, n, 1000, N_EXAMPLES, (1, 2, 4, 8, 16, 32, 64))}")
+                predicted, measured = machines[processes].update_seconds(m, processes, n), found[network][str(m)]
+                rows.append((network, m, processes, predicted, measured))
+        each = " and ".join(f"α = {it.alpha * 1e6:.1f} µs, β = {it.beta * 1e6:.3f} µs" for it in machines.values())
+        worth = scaling(machines[1], n, 1000, N_EXAMPLES, (1, 2, 4, 8, 16, 32, 64))
+        said.append(f"{network}: {each} beside another; with more machines like this at B_crit = 1,000: {worth}")
     if options.json:
         print(json.dumps({"latency": link.latency, "bandwidth": link.bandwidth, "rows": rows}, indent=1))
         return
-    print(f"loopback: λ = {link.latency * 1e6:.0f} µs, W = {bandwidth / 1e9:.2f} GB/s")
+    print("\n".join([*said, f"loopback: λ = {link.latency * 1e6:.0f} µs, W = {bandwidth / 1e9:.2f} GB/s"]))
     print(f"{'network':12} {'M':>5} {'processes':>9} {'predicted':>10} {'measured':>10}")
-    for row in rows:
-        print(
-            f"{row['network']:12} {row['batch']:5} {row['processes']:9} {row['predicted'] * 1e6:8.0f} µs "
-            f"{row['measured'] * 1e6:7.0f} µs"
-        )
+    for network, m, processes, predicted, measured in rows:
+        print(f"{network:12} {m:5} {processes:9} {predicted * 1e6:8.0f} µs {measured * 1e6:7.0f} µs")
 
 
 if __name__ == "__main__":
