@@ -138,7 +138,7 @@ def scaling(
         >>> machine = Machine(alpha=2e-5, beta=1e-5, link=Link(latency=2e-5, bandwidth=1e10))
         >>> found = scaling(machine, 100_000, b_crit=1000, n_train=60_000)
         >>> found.pays_up_to, [world.batch_size for world in found.worlds[:3]]
-        (8, [128, 512, 512])
+        (8, [32, 128, 256])
     """
     sizes = [1 << k for k in range(int(math.log2(n_train)) + 1)]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -125,3 +126,52 @@ def test_what_cannot_be_is_refused_in_one_sentence(
     assert sentence in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_slurm_says_who_is_who(tmp_path: Path):
+    job = {"SLURM_JOB_ID": str(70000 + os.getpid() % 4000), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "backbeat", "train", "--for", "1 epoch", "--run", "it", "--coordinator", "auto"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **job, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)},
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    said = [task.communicate(timeout=120) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert "Ran for 1 epoch" in said[0][0]
+    assert said[1] == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 15), (signal.SIGSTOP, 40)])
+def test_processes_started_by_hand_end_when_one_is_gone(tmp_path: Path, number: int, seconds: float):
+    """One that is killed is seen at once; one that is stopped, as if its network were cut, by its heartbeat.
+
+    Where the heartbeat finds the others inside a sum over all, JAX itself ends them, with its own words.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    both = [
+        backbeat(tmp_path, *LONG, "--run", "it", "--coordinator", address, "--process-count", "2", "--process-index", i)
+        for i in ("0", "1")
+    ]
+    end = time.monotonic() + 90
+    while not any(event["event"] == "stretch" for event in events(tmp_path)):
+        assert time.monotonic() < end, "it does not train"
+        time.sleep(0.1)
+    os.kill(both[1].pid, number)
+    since = time.monotonic()
+    _, errors = both[0].communicate(timeout=90)
+    both[1].kill()
+    both[1].communicate()
+    assert time.monotonic() - since < seconds
+    assert both[0].returncode in ((1,) if number == signal.SIGKILL else (1, -signal.SIGABRT)), errors
+    ours, jaxs = (
+        "another process of this run is gone, or the network to it",
+        "most likely indicates that another task died",
+    )
+    assert ours in errors if both[0].returncode == 1 else jaxs in errors
