@@ -71,7 +71,7 @@ JOBS: dict[str, tuple[Any, tuple, dict[str, Any]]] = {
     "dropout": (Dropped(), (X, VALUES), {"every": 16, "optimizer": "adam"}),
     "tokens": (Tokens(), (X, TOKENS), {"every": 30, "loss": "cross_entropy:ignore=-1", "held_out": 0}),
     "noise": ("mlp:5", (X, Y), {"every": "noise 4 to 32", "duration": "5 epochs", "evaluate": "auto"}),
-    "phases": ("mlp:5", (X, Y), {"every": "8 then 40 after 1 epochs", "evaluate": "1 epoch", "target": "loss<=0"}),
+    "phases": ("mlp:5", (X, Y), {"every": "8 then 40 after 1 epochs", "evaluate": "1 epoch", "target": "loss<=1e-4"}),
     "images": ("cnn:3", (RNG.uniform(size=(40, 8, 8)).astype(np.float32), Y[:40]), {"every": 20}),
     "wide": ("mlp:300", (RNG.normal(size=(400, 900)).astype(np.float32), RNG.integers(0, 9, 400)), {"every": 250}),
     "rate": ("mlp:5", (X, Y), {"every": 8, "learning_rate": "auto"}),
