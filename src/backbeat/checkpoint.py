@@ -28,6 +28,7 @@ from .clock import Clock, Duration
 from .errors import DataError, SettingsError
 from .events import Evaluated, Event, Finished, StretchDone
 from .folder import plain, write_whole
+from .mesh import process_index
 from .record import CHECKPOINTS as FOLDER
 from .record import not_written
 from .snapshot import Snapshot, put_together, taken_apart
@@ -124,7 +125,7 @@ def write(path: Path, snapshot: Snapshot, values: dict[str, Any]) -> None:
     }
     tree = {f"{number:05d}": array for number, array in enumerate(arrays) if array.size}  # Orbax takes no empty one
     kept = plain({**values, "format": FORMAT, "n_arrays": len(arrays), "empty": empty}) | {"snapshot": parts}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with _checkpointer() as checkpointer:
         args = ocp.args.Composite(arrays=ocp.args.PyTreeSave(tree), values=ocp.args.JsonSave(kept))  # pyright: ignore[reportCallIssue]
         checkpointer.save(path.absolute(), args=args)
     lines = "".join(f"{_sum(file)}  {file.relative_to(path).as_posix()}\n" for file in _files(path))
@@ -146,7 +147,7 @@ def read(path: Path, like: State) -> Saved:
         raise DataError(problem)
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with _checkpointer() as checkpointer:
         only = ocp.args.Composite(values=ocp.args.JsonRestore())  # pyright: ignore[reportCallIssue]
         values = checkpointer.restore(path.absolute(), args=only)["values"]
         if values.get("format") != FORMAT:
@@ -159,6 +160,24 @@ def read(path: Path, like: State) -> Saved:
     arrays = [empty[n] if n in empty else np.asarray(found[f"{n:05d}"]) for n in range(values["n_arrays"])]
     snapshot = put_together(values["snapshot"], arrays, like)
     return Saved(path.name, snapshot, values["offset"], values["best"], values["about"])
+
+
+def _checkpointer() -> Any:
+    """Returns what writes and reads arrays and JSON; of several processes that train together, by this one alone.
+
+    Left to itself Orbax would wait for all of them, in the middle of the sums that they make together.
+    """
+    import orbax.checkpoint as ocp
+
+    this = process_index()
+    own = ocp.options.MultiprocessingOptions(this, active_processes={this}, barrier_sync_key_prefix="backbeat")
+    parts: dict[str, Any] = {
+        "arrays": ocp.PyTreeCheckpointHandler(multiprocessing_options=own),
+        "values": ocp.JsonCheckpointHandler(multiprocessing_options=own),
+    }
+    options = ocp.CompositeOptions(multiprocessing_options=own)
+    both = ocp.CompositeCheckpointHandler(composite_options=options, **parts)
+    return ocp.Checkpointer(both, multiprocessing_options=own)
 
 
 def _problem(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import signal
 import sys
@@ -62,6 +63,18 @@ def n_processes() -> int:
     return distributed.global_state.num_processes if _client() is not None else 1
 
 
+def process_index() -> int:
+    """Returns which process this is, from 0; 0 for an ordinary run.
+
+    Example:
+        >>> process_index()
+        0
+    """
+    from jax._src import distributed
+
+    return distributed.global_state.process_id if _client() is not None else 0
+
+
 def leads() -> bool:
     """Returns whether this process is the one that decides, writes and prints; true for an ordinary run.
 
@@ -69,9 +82,7 @@ def leads() -> bool:
         >>> leads()
         True
     """
-    from jax._src import distributed
-
-    return _client() is None or distributed.global_state.process_id == 0
+    return process_index() == 0
 
 
 def agreed(value: Any) -> Any:
@@ -131,6 +142,22 @@ class Team:
             [1, 2]
         """
         return value if self.alone else agreed(value)
+
+    def handed_out(self, about: Any, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
+        """Returns numbers and texts, and arrays, as process 0 has them; what the others give does not count.
+
+        Example:
+            >>> Team().handed_out("two", [np.zeros(2)])
+            ('two', [array([0., 0.])])
+        """
+        if self.alone:
+            return about, arrays
+        about, kinds = agreed([about, [[array.shape, array.dtype.name] for array in arrays]])
+        sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in kinds]
+        parts = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays] if leads() else []
+        own = np.concatenate([*parts, np.zeros(0 if parts else sum(sizes), np.uint8)])
+        cut = np.split(_from_first(self.devices, own), np.cumsum(sizes)[:-1]) if kinds else []
+        return about, [part.view(kind).reshape(shape) for part, (shape, kind) in zip(cut, kinds, strict=True)]
 
     def check(self) -> None:
         """Raises what a signal asked for, in all processes at the same place; process 0 says whether."""
@@ -271,24 +298,36 @@ class Shared:
         return jax.make_array_from_single_device_arrays(np.shape(array), self._alike, each)
 
 
+def _total(mesh: Mesh) -> Callable[[Any], Any]:
+    """Returns the function that adds up the rows of an array, of which each device has one."""
+    spec = PartitionSpec(AXIS)
+    total = jax.shard_map(
+        lambda x: jax.lax.psum(x[0], AXIS), mesh=mesh, in_specs=spec, out_specs=PartitionSpec(), check_vma=False
+    )
+    return jax.jit(total)
+
+
+def _from_first(devices: tuple[Any, ...], own: np.ndarray) -> np.ndarray:
+    """Returns the bytes that process 0 has: a sum to which the others add zeros."""
+    mesh = Mesh(np.array(devices), (AXIS,))
+    _greet(mesh)
+    here = [device for device in devices if device.process_index == jax.process_index()]
+    first = devices[0]
+    rows = [jax.device_put((own if device == first else np.zeros_like(own))[None], device) for device in here]
+    spread = NamedSharding(mesh, PartitionSpec(AXIS))
+    whole = jax.make_array_from_single_device_arrays((len(devices), len(own)), spread, rows)
+    return np.asarray(_total(mesh)(whole).addressable_data(0))
+
+
 @lru_cache
 def _greet(mesh: Mesh) -> None:
     """Connects the devices of several processes, of which the runtime tells standard output, where results belong."""
-    total = jax.jit(
-        jax.shard_map(
-            lambda x: jax.lax.psum(x, AXIS),
-            mesh=mesh,
-            in_specs=PartitionSpec(),
-            out_specs=PartitionSpec(),
-            check_vma=False,
-        )
-    )
     sys.stdout.flush()
     kept = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
-        jax.block_until_ready(total(np.zeros(1, np.float32)))
+        _total(mesh)(np.zeros((mesh.size, 1), np.float32)).block_until_ready()
     finally:
         os.dup2(kept, 1)
         os.close(kept)

@@ -7,20 +7,29 @@ and versions may differ, which is said.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .checkpoint import Saved, newest
 from .config import Job, Settings, as_columns, resolve
 from .errors import DataError, SettingsError
 from .folder import environment, read_settings
 from .history import read_lines
+from .mesh import agreed, leads
 from .models import parse_model
-from .snapshot import OtherStateError, Snapshot
+from .snapshot import OtherStateError, Snapshot, put_together, taken_apart
 from .train import INTERRUPTED, TERMINATED, Resumed
+from .update import State
 
-_DECIDE_BITS = ("jax", "jaxlib", "optax", "processor", "cores", "device")
+_DECIDE_BITS = {
+    "jax": "jax", "jaxlib": "jaxlib", "optax": "optax", "processor": "processor", "cores": "cores",
+    "pjrt_nproc": "PJRT_NPROC", "device": "device",
+}  # fmt: skip
+_SHARED_BY = {"shared_by": "devices for each batch"}  # which decides them too, unless the order of sums is fixed
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,8 @@ def about_of(job: Job) -> dict[str, Any]:
         settings["learning_rate"] = job.learning_rate  # the number that was found
     return {
         "data": {"name": columns["data"]["name"], "sha256": job.dataset.sha256},
-        "model": columns["model"], "settings": settings, "environment": environment(),
+        "model": columns["model"], "settings": settings,
+        "environment": environment() | {"shared_by": max(1, len(job.team.devices))},
     }  # fmt: skip
 
 
@@ -56,7 +66,7 @@ def with_recorded_rate(job: Job, run: Path) -> Job:
     """Returns a job with the learning rate that its run found, where a range test was asked for."""
     if not job.rate_asked:
         return job
-    rate = read_settings(run, _Any()).get("learning_rate")
+    rate = _settings(run).get("learning_rate")
     return job if not isinstance(rate, (int, float)) else replace(job, learning_rate=float(rate))
 
 
@@ -67,6 +77,11 @@ class _Any:
         return True
 
 
+def _settings(run: Path) -> dict[str, Any]:
+    """Returns the settings of a run; only process 0 reads them, the others may not have the folder."""
+    return agreed(read_settings(run, _Any()) if leads() else None)
+
+
 def check_resumable(run: Path, *, anyway: bool = False) -> None:
     """Refuses a folder that holds no run that was cut off.
 
@@ -74,6 +89,8 @@ def check_resumable(run: Path, *, anyway: bool = False) -> None:
         DataError: it is not there, or is no run.
         SettingsError: the run is over; `anyway` goes on with it all the same, with a longer duration for example.
     """
+    if not leads():
+        return
     if not run.is_dir():
         raise DataError(f"{run} is not there; `backbeat runs` lists the runs that are.")
     if not (run / "settings.toml").is_file() or not (run / "events.jsonl").is_file():
@@ -104,6 +121,26 @@ def continued(job: Job, run: Path, *, anyway: bool) -> Continued:
         SettingsError: they differ, and how; or the saved parameters do not fit the model at all.
     """
     like = job.initial_state()
+    found = _read(job, run, like, anyway=anyway) if leads() else Continued(Resumed(None), [], 0, None)
+    snapshot, notes = _handed_out(job, like, found.resumed.snapshot, found.resumed.notes)
+
+    def earlier(back: int) -> Snapshot | None:
+        return _handed_out(job, like, found.resumed.earlier(back))[0]
+
+    return replace(found, resumed=Resumed(snapshot, tuple(notes), earlier))
+
+
+def _handed_out(job: Job, like: State, snapshot: Snapshot | None, notes: Sequence[str] = ()) -> tuple[Any, list[str]]:
+    """Returns a snapshot and notes as process 0, which alone read them, has them."""
+    if job.team.alone:
+        return snapshot, list(notes)
+    arrays: list[np.ndarray] = []
+    (parts, notes), arrays = job.team.handed_out([taken_apart(snapshot, arrays), list(notes)], arrays)
+    return put_together(parts, arrays, like), list(notes)
+
+
+def _read(job: Job, run: Path, like: State, *, anyway: bool) -> Continued:
+    """Returns where a job goes on, as its folder has it; see `continued`."""
     text = (run / "events.jsonl").read_bytes()
     lines, _ = read_lines(text.decode("utf-8", errors="replace"))
     mine = about_of(job)
@@ -119,7 +156,8 @@ def continued(job: Job, run: Path, *, anyway: bool) -> Continued:
         raise SettingsError(f"{run}: {error}; give the model and the optimizer that it was trained with.") from None
     if differs:
         notes.append(f"{run} {differs}; it goes on all the same, as was asked")
-    notes += _elsewhere(_environment(run), mine["environment"])
+    before = _environment(run) if saved is None else saved.about["environment"]
+    notes += _elsewhere(before, mine["environment"], deterministic=job.team.deterministic)
     if saved is None:
         notes.append(f"{run} has no checkpoint that is whole, so it begins anew, with the same result")
         return Continued(Resumed(None, tuple(notes)), [], 0, None)
@@ -175,28 +213,33 @@ def _difference(recorded: dict[str, Any], mine: dict[str, Any]) -> str | None:
     return None
 
 
-def _elsewhere(recorded: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+def _elsewhere(recorded: dict[str, Any], mine: dict[str, Any], *, deterministic: bool) -> list[str]:
     """Returns a sentence on what decides the last bits and is not as it was; nothing where all is."""
-    names = [name for name in _DECIDE_BITS if name in recorded and recorded[name] != mine.get(name)]
+    names = _DECIDE_BITS | ({} if deterministic else _SHARED_BY)
+    names = {name: words for name, words in names.items() if name in recorded and recorded[name] != mine.get(name)}
     if not names:
         return []
-    was, now = (", ".join(f"{name} {place.get(name)}" for name in names) for place in (recorded, mine))
+    was, now = (
+        ", ".join(f"{words} {'not set' if place.get(name) is None else place[name]}" for name, words in names.items())
+        for place in (recorded, mine)
+    )
     return [f"it was trained with {was}, and goes on with {now}: the last bits of the weights may differ"]
 
 
-def recorded_job(run: Path, model: str | None = None, data: str | None = None) -> Job:
+def recorded_job(run: Path, model: str | None = None, data: str | None = None, devices: str | None = None) -> Job:
     """Returns the job that a run's folder describes.
 
     Args:
         run: the folder.
         model: "file.py:name", for a run with a network of the user's own: code is not run only as a folder names it.
         data: where the data is now, if it has moved.
+        devices: how many devices of each process share a batch now; None for as many as then.
 
     Raises:
         SettingsError: the run was given objects that a file cannot hold, or code that has to be named again.
         DataError: the data is not there any more, or cannot be read.
     """
-    settings = read_settings(run, _Any())
+    settings = _settings(run) | ({} if devices is None else {"devices": devices})
     own, source = settings.pop("model", None), settings.pop("data", None)
     if source is None and data is None:
         raise SettingsError(

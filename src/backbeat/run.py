@@ -17,7 +17,7 @@ from .errors import DivergedError, SettingsError, Terminated
 from .events import Diverged, Event, Finished, StretchDone
 from .follow import sizes_in_words
 from .history import Account, History, event_line, replayed
-from .mesh import leads, n_processes
+from .mesh import leads
 from .models import theta
 from .noise import NoiseScale
 from .predictor import Predictor, pieces
@@ -303,7 +303,7 @@ def carry_out(
         checkpoint: see `fit`.
         keep: see there.
     """
-    interval, keep = _interval(checkpoint), checked_keep(keep)
+    interval, keep = interval_of(checkpoint), checked_keep(keep)
     job = with_rate(job)
     if folder is None or not leads():  # of several processes one writes
         return gather(job, events_of(job, pauses=None if folder is None else interval), consumers)
@@ -316,7 +316,7 @@ def go_on(
     keep: int = KEEP, anyway: bool = False,
 ) -> Run:  # fmt: skip
     """Returns the run of a job that was cut off, from its newest whole checkpoint on; see `carry_out` and `fit`."""
-    interval, keep = _interval(checkpoint), checked_keep(keep)
+    interval, keep = interval_of(checkpoint), checked_keep(keep)
     check_resumable(folder, anyway=anyway)
     job = with_rate(with_recorded_rate(job, folder))
     if not leads():
@@ -326,11 +326,6 @@ def go_on(
         found = continued(job, folder, anyway=anyway)
         recorder.cut(found.offset)
         return _recorded(job, recorder, consumers, interval, keep, found)
-
-
-def _interval(checkpoint: Any) -> Duration | None:
-    """Returns how often to save; never in a run of several processes, where Orbax would wait for all of them."""
-    return interval_of("never" if n_processes() > 1 else checkpoint)
 
 
 def _recorded(

@@ -205,7 +205,7 @@ class _Group:
         how = f"was killed by {_name(-code)}" if code < 0 else f"ended with exit code {code}"
         say(
             f"process {index} of {len(self.children)} (numbered from 0) {how}, so the others were stopped. What was "
-            "saved is kept; to go on from there: backbeat resume RUN"
+            "saved is kept; to go on from there: backbeat resume RUN (`backbeat runs` lists the newest first)"
         )
         return 1
 

@@ -6,7 +6,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .options import AsJson, Checkpoint, Keep, OwnModel, Quiet, RunFolder
+from .options import (
+    AsJson,
+    Checkpoint,
+    Coordinator,
+    Devices,
+    Keep,
+    OwnModel,
+    ProcessCount,
+    Processes,
+    ProcessIndex,
+    Quiet,
+    RunFolder,
+)
 
 
 def resume(
@@ -17,6 +29,11 @@ def resume(
     anyway: Annotated[
         bool, Parameter(negative="", help="Go on although data, model or settings are not those it was trained with.")
     ] = False,
+    devices: Devices = None,
+    processes: Processes = None,  # this one and the next three are read before the call: processes.with_others
+    coordinator: Coordinator = None,
+    process_count: ProcessCount = None,
+    process_index: ProcessIndex = None,
     checkpoint: Checkpoint = "auto",
     keep: Keep = 3,
     json: AsJson = False,
@@ -24,7 +41,8 @@ def resume(
 ) -> int:
     """Goes on with a run that was killed, interrupted or stopped by a full disk, to the bits it would have come to.
 
-    It goes on from the newest checkpoint that is whole; where there is none, from the beginning.
+    It goes on from the newest checkpoint that is whole; where there is none, from the beginning. On more or fewer
+    devices and processes than before the run goes on as well; with --deterministic then, to the same bits too.
     """
     from ..record import found_folder
     from ..resume import check_resumable, recorded_job
@@ -34,7 +52,7 @@ def resume(
 
     folder = found_folder(run)
     check_resumable(folder, anyway=anyway)
-    job = recorded_job(folder, model, data)
+    job = recorded_job(folder, model, data, devices)
     with bar(quiet or json) as progress:
         consumers = [watcher(job, progress.show)]
         done = go_on(job, folder, consumers, checkpoint=checkpoint, keep=keep, anyway=anyway)
