@@ -51,3 +51,10 @@ def chromium_path() -> str:
         if path := shutil.which(name):
             return path
     lacking("browser", "no Chromium was found: `make browser` installs it on Debian, CHROMIUM=path names one")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says in the results of a test which row of docs/reliability.md it counts for (scripts/reliability.py)."""
+    for item in items:
+        for mark in item.iter_markers("reliability"):
+            item.user_properties.append(("reliability", mark.kwargs["row"]))

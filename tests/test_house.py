@@ -52,6 +52,7 @@ LAYERS = (
     ),  # the outside; a report draws records and knows no more
     (
         "evaluate",
+        "room",
         "forms",
         "nonfinite",
         "advance",

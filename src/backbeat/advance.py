@@ -19,7 +19,7 @@ from .clock import Clock, Duration
 from .config import Job
 from .data import foreseen
 from .events import StretchDone
-from .forms import STRETCH_SECONDS, follower_of, form_of, full_batches, of_size, smaller_block
+from .forms import STRETCH_SECONDS, fitting_block, follower_of, form_of, full_batches, of_size, smaller_block
 from .models import n_parameters
 from .noise import NoiseSums
 from .nonfinite import NotFinite, blamed, finite, most_finite
@@ -123,11 +123,14 @@ class Engine:
             return 0.0
         start = time.perf_counter()
         while True:
+            fitting = fitting_block(self._forms[size], self.job)
+            if fitting < self._forms[size].block:
+                self._shape(fitting)
             try:
                 self._compiled(size)
                 return time.perf_counter() - start
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                self._shape(smaller_block(error, self._forms[size], self.job))
+                self._shape(smaller_block(error, self._forms[size].block, self.job.team))
 
     def plan_size(self, cursor: Cursor) -> int:
         """Returns M at a cursor."""
@@ -183,7 +186,8 @@ class Engine:
                 return self._advance(limits, seconds_left, pauses)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 self._ahead = None
-                self._shape(smaller_block(error, self._forms[self.plan_size(self.cursor)], self.job))
+                block = self._forms[self.plan_size(self.cursor)].block
+                self._shape(smaller_block(error, block, self.job.team))
 
     def _advance(self, limits: Sequence[Duration], seconds_left: float, pauses: Sequence[Duration]) -> StretchDone:
         ahead = self._ahead or self._plan(self.cursor, [*limits, *pauses], seconds_left)
@@ -286,12 +290,8 @@ class Engine:
         return schedule.factors({k: v[:-1] for k, v in clocks.items()}, {k: v[1:] for k, v in clocks.items()})
 
     def _last_rate(self, ahead: _Ahead) -> float:
-        return (
-            self.job.learning_rate
-            * self.rate_factor
-            * ahead.gain
-            * (1.0 if ahead.factor is None else float(ahead.factor[-1]))
-        )
+        factor = 1.0 if ahead.factor is None else float(ahead.factor[-1])
+        return self.job.learning_rate * self.rate_factor * ahead.gain * factor
 
     def _call(
         self, form: Form, rows: Rows, state: State, budget: Budget | None = None, gain: float = 1.0,

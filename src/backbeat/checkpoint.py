@@ -11,9 +11,11 @@ kept: the newest ones and the one with the best loss.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ SUMS = "SHA256SUMS"
 FORMAT = 1
 SECONDS, SHARE = 5.0, 0.03  # the default: so often at most, and writing takes no more of the time
 KEEP = 3
+_SMALL_FILES = 1 << 17  # bytes that a checkpoint takes on the disk beside its arrays, at most
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -125,6 +128,10 @@ def write(path: Path, snapshot: Snapshot, values: dict[str, Any]) -> None:
     }
     tree = {f"{number:05d}": array for number, array in enumerate(arrays) if array.size}  # Orbax takes no empty one
     kept = plain({**values, "format": FORMAT, "n_arrays": len(arrays), "empty": empty}) | {"snapshot": parts}
+    needed = sum(array.nbytes for array in arrays) + _SMALL_FILES
+    path.parent.mkdir(exist_ok=True)
+    if shutil.disk_usage(path.parent).free < needed:  # Orbax would notice too, and leave threads that fail later
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with _checkpointer() as checkpointer:
         args = ocp.args.Composite(arrays=ocp.args.PyTreeSave(tree), values=ocp.args.JsonSave(kept))  # pyright: ignore[reportCallIssue]
         checkpointer.save(path.absolute(), args=args)
@@ -228,8 +235,8 @@ class Checkpoints:
         self._cost, self._since, self._saved = 0.0, time.perf_counter(), Clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="backbeat checkpoint")
         self._writing: Future[float] | None = None
-        for noisy in ("absl", "orbax"):  # they say at level "info" what each save did
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+        for noisy in ("absl", "orbax"):  # what each save did, and what went wrong, which is said in a sentence
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
         _clear(run)
 
     def __call__(self, event: Event) -> None:
@@ -295,7 +302,7 @@ class Checkpoints:
         writing, self._writing = self._writing, None
         try:
             self._cost = writing.result()
-        except (OSError, ValueError, SettingsError) as error:
+        except (OSError, ValueError, SettingsError, MemoryError, RuntimeError) as error:
             raise not_written(self._run, error) from None
 
 

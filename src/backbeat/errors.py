@@ -53,6 +53,17 @@ class DivergedError(BackbeatError, ArithmeticError):
         self.run = run
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory was too short, in Python or in a compiled program.
+
+    Example:
+        >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
+        (True, True)
+    """
+    text = str(error)
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "bad_alloc" in text
+
+
 def nearest(given: object, allowed: Iterable[str]) -> str:
     """Returns the end of an error sentence: the allowed spellings, and the nearest one to what was given.
 

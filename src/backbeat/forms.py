@@ -10,12 +10,15 @@ import numpy as np
 from .cadence import Cadence, Phase
 from .config import Job
 from .data import Packed
-from .errors import SettingsError
+from .errors import SettingsError, out_of_memory
 from .follow import Follower, most_updates
+from .mesh import Team
 from .plan import Cursor, Plan, Stretch, whole_updates
+from .room import free_bytes
 from .stretch import CHUNK_BYTES, STREAMED_CHUNK_BYTES, Form, form_for
 
 STRETCH_SECONDS = 0.25
+_FLOATS_AT_ONCE = 4  # forward and back, values and gradients: programs were seen to take 3 to 3.6 times the values
 
 
 def form_of(job: Job, size: int, n: int, block: int | None = None) -> Form:
@@ -47,21 +50,56 @@ def form_of(job: Job, size: int, n: int, block: int | None = None) -> Form:
     )  # fmt: skip
 
 
-def smaller_block(error: Exception, form: Form, job: Job) -> int:
+def fitting_block(form: Form, job: Job) -> int:
+    """Returns how many examples to compute at once: as the form has it, or half, a quarter, ... where memory is short.
+
+    It is a rough estimate, made beforehand since a system that runs out of memory may end the process without asking;
+    `smaller_block` is for what it does not foresee.
+
+    Args:
+        form: of the stretches.
+        job: what is trained.
+    """
+    free = None if job.team.deterministic else free_bytes()  # there the block decides nothing
+    block, each = form.block, _FLOATS_AT_ONCE * 4 * job.example_floats
+    while free is not None and block > 1 and block * each > free:
+        block //= 2
+    return job.team.agree(block)
+
+
+def smaller_block(error: Exception, block: int, team: Team) -> int:
     """Returns how many examples to compute at once where memory was too short: half as many as before.
 
+    Args:
+        error: what happened; raised again where it is something else.
+        block: how many were computed at once.
+        team: whose devices share a batch.
+
     Raises:
-        SettingsError: it cannot be less.
+        SettingsError: it cannot be less; or other processes wait for this one, in a sum that it is not part of; or the
+            order of sums is fixed.
+
+    Example:
+        >>> smaller_block(MemoryError(), 64, Team())
+        32
     """
-    text = str(error)
-    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text and "bad_alloc" not in text:
+    if not out_of_memory(error):
         raise error
-    if job.plan.cadence.repeated is not None or form.block == 1:
-        what = "one example" if form.block == 1 else f"a repeated batch of {form.batch_size:,} examples"
+    if team.deterministic:
         raise SettingsError(
-            f"memory is too short for {what} of this network; give it more memory, or a smaller network or batch."
+            "memory is too short, and the fixed order of sums cuts a batch in one way only; give the run more memory, "
+            "or leave --deterministic out."
         ) from None
-    return form.block // 2
+    if not team.alone:
+        raise SettingsError(
+            f"memory is too short for {block:,} examples at once on one of the devices; give --block {block // 2 or 1} "
+            "or less, or start fewer processes on a machine."
+        ) from None
+    if block == 1:
+        raise SettingsError(
+            "memory is too short for one example of this network; give it more memory, or a smaller network."
+        ) from None
+    return block // 2
 
 
 def full_batches(form: Form, n: int) -> Stretch:

@@ -11,7 +11,10 @@ checkpoints/         where the run stood on its way, see `checkpoint`
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from .config import Job, as_columns
-from .errors import DataError, SettingsError, StorageError
+from .errors import DataError, SettingsError, StorageError, out_of_memory
 from .events import Diverged, Event, Finished, Started
 from .folder import create_folder, environment, plain, settings_text, write_json, write_whole
 from .history import event_line
@@ -58,7 +61,7 @@ class Recorder:
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
             self._lock = FileLock(folder / CHECKPOINTS / LOCK, timeout=0)
             self._lock.acquire()
-            self._events = (folder / "events.jsonl").open("ab")
+            self._events = (folder / "events.jsonl").open("ab", buffering=0)
         except Timeout:
             raise SettingsError(f"{folder} is in use: another process trains in it now; stop that one first.") from None
         except OSError as error:
@@ -79,11 +82,15 @@ class Recorder:
         found, comment = job.rate_range, ""
         if found is not None:  # the number, so that a repetition has it whatever machine it runs on
             settings["learning_rate"], comment = job.learning_rate, f'# learning_rate was "auto": {found}\n'
-        write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings) + comment))
-        write_json(folder / "environment.json", environment())
-        if prepared:
-            write_whole(folder / PREPARATION, lambda file: file.write(prepared), mode="wb")
-        return cls(folder, job)
+        try:
+            write_whole(folder / "settings.toml", lambda file: file.write(settings_text(settings) + comment))
+            write_json(folder / "environment.json", environment())
+            if prepared:
+                write_whole(folder / PREPARATION, lambda file: file.write(prepared), mode="wb")
+            return cls(folder, job)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # which was empty: a run that did not begin leaves nothing
+            raise
 
     def cut(self, offset: int) -> None:
         """Leaves out what events.jsonl has beyond some bytes: the run goes on from there."""
@@ -111,8 +118,9 @@ class Recorder:
             line["data"] = recorded_columns(self._job)["data"]
         text = (json.dumps(plain(line), ensure_ascii=False) + "\n").encode()
         try:
-            self._events.write(text)
-            self._events.flush()
+            written = 0
+            while written < len(text):
+                written += self._events.write(text[written:])
         except OSError as error:
             raise not_written(self.folder, error) from None
         if not isinstance(event, (Finished, Diverged)):
@@ -146,7 +154,10 @@ def not_written(run: Path, error: BaseException) -> StorageError:
         >>> str(not_written(Path("runs/a"), OSError(28, "No space left on device"))).partition(";")[0]
         'runs/a cannot be written (No space left on device), so training has stopped'
     """
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    text = " ".join(str(error).split())
+    full = os.strerror(errno.ENOSPC)  # Orbax's own error is longer, and names no number
+    short = "memory is too short" if out_of_memory(error) else text[:200]
+    reason = getattr(error, "strerror", None) or (full if full in text else short) or type(error).__name__
     return StorageError(
         f"{run} cannot be written ({reason}), so training has stopped; what was saved before is kept: make room, then "
         f"go on with `backbeat resume {run}`."

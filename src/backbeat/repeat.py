@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from .cadence import Repeat
-from .gradient import Parts, divide, loss_and_weight, weigh
+from .gradient import Parts, add_parts, divide, loss_and_weight, no_parts, weigh
 from .losses import Loss
 from .models import Model, RandomModel
 from .optimizer import Optimizer
@@ -24,6 +24,7 @@ from .stretch import Data, Form, Rows, example_keys
 from .update import State, apply_parts
 
 _REST_BLOCK = 4096
+_FEW = 64
 
 
 class Budget(NamedTuple):
@@ -136,19 +137,62 @@ class _Work(NamedTuple):
         """Returns the examples of batch `j`."""
         return self.rows.indices[0 if self.form.whole else j]
 
-    def batch(self, j: Array) -> tuple[Array, Array, Array, Array]:
-        """Returns (x, y, weight, inside) of batch `j`; what only fills up a short one is not inside and weighs 0."""
-        row = self.row(j)
-        inside = jnp.arange(self.form.batch_size) < self.rows.sizes[j]
+    @property
+    def n_blocks(self) -> int:
+        """Into how many blocks a batch is cut."""
+        return -(-self.form.batch_size // self.form.block)
+
+    def block(self, j: Array, number: Array | int) -> tuple[Array, Array, Array, Array, Array]:
+        """Returns (examples, x, y, weight, inside) of a block of batch `j`.
+
+        What only fills up a short batch, or the last block, is not inside and weighs 0.
+        """
+        where = number * self.form.block + jnp.arange(self.form.block)
+        row = self.row(j)[jnp.minimum(where, self.form.batch_size - 1)]
+        inside = where < self.rows.sizes[j]
         weight = inside.astype(jnp.float32)
         if self.data.weight is not None:
             weight = jnp.where(inside, self.data.weight[row], 0)
-        return self.data.x[row], self.data.y[row], weight, inside
+        return row, self.data.x[row], self.data.y[row], weight, inside
 
-    def keys(self, j: Array, made: Array) -> Array | None:
-        """Returns the random keys of batch `j` after `made` updates of the stretch; None where nothing is drawn."""
-        random = isinstance(self.model, RandomModel)
-        return example_keys(self.rows.key, self.rows.first + made, self.row(j)) if random else None
+    def passed(self, j: Array, params: Any, made: Array) -> tuple[Parts, tuple[Array, Array, Array]]:
+        """Returns the sums over batch `j` and, of its examples, (prediction, label, inside).
+
+        Args:
+            j: number of the batch.
+            params: θ.
+            made: how many updates of the stretch came before, which decides what is drawn.
+        """
+        differentiate = jax.value_and_grad(partial(loss_and_weight, self.model, self.loss), has_aux=True)
+
+        def one(number: Array | int) -> tuple[Parts, tuple[Array, Array, Array]]:
+            row, x, y, weight, inside = self.block(j, number)
+            random = isinstance(self.model, RandomModel)
+            keys = example_keys(self.rows.key, self.rows.first + made, row) if random else None
+            (total, (count, prediction)), gradient = differentiate(params, x, y, weight, keys)
+            return Parts(gradient, total, count), (prediction, y, inside)
+
+        if self.n_blocks == 1:
+            return one(0)
+
+        def add(sums: Parts, number: Array) -> tuple[Parts, tuple[Array, Array, Array]]:
+            parts, seen = one(number)
+            return add_parts(sums, parts), seen
+
+        parts, seen = lax.scan(add, no_parts(params), jnp.arange(self.n_blocks))
+        return parts, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[: self.form.batch_size], seen)
+
+    def mean_loss(self, j: Array, params: Any) -> Array:
+        """Returns the mean loss of batch `j`."""
+
+        def one(number: Array | int) -> tuple[Array, Array]:
+            _, x, y, weight, _ = self.block(j, number)
+            return weigh(self.loss(self.model.apply(params, x), y), weight)
+
+        if self.n_blocks == 1:
+            return divide(*one(0))
+        total, count = lax.map(one, jnp.arange(self.n_blocks))
+        return divide(total.sum(), count.sum())
 
     def rest_losses(self, params: Any) -> tuple[Array, Array]:
         """Returns (w ℓ, w) of each example that the effect is measured on, in blocks of bounded memory."""
@@ -170,7 +214,10 @@ class _Work(NamedTuple):
 
     def rest_mean(self, losses: tuple[Array, Array], row: Array) -> Array:
         """Returns the mean loss of the rest without the batch itself; NaN where nothing else is there."""
-        others = ~jnp.isin(self.rest, row)
+        if self.form.batch_size <= _FEW:
+            others = ~jnp.isin(self.rest, row)
+        else:  # which would take as many bytes as there are pairs
+            others = jnp.ones(self.data.y.shape[0], bool).at[row].set(False)[self.rest]
         total, weight = (jnp.where(others, part, 0).sum() for part in losses)
         return jnp.where(weight > 0, divide(total, weight), jnp.nan)
 
@@ -189,10 +236,8 @@ class _Inner(NamedTuple):
 
 def _repeat_batch(work: _Work, j: Array, state: State, out: Repeated) -> _Inner:
     """Returns what the updates on batch `j` come to, with those of the stretch before that left it in the middle."""
-    x, y, weight, inside = work.batch(j)
     carried = out.inside
     gamma = work.rate * work.rows.factor[j] if work.form.scheduled else work.rate
-    differentiate = jax.value_and_grad(partial(loss_and_weight, work.model, work.loss), has_aux=True)
 
     def unsatisfied(inner: _Inner) -> Array:
         made = inner.made - carried.made
@@ -201,18 +246,17 @@ def _repeat_batch(work: _Work, j: Array, state: State, out: Repeated) -> _Inner:
 
     def again(inner: _Inner) -> _Inner:
         updates = out.updates + inner.made - carried.made
-        keys = work.keys(j, updates)
-        (total, (count, prediction)), gradient = differentiate(inner.state.params, x, y, weight, keys)
-        mean = divide(total, count)
+        parts, (prediction, y, inside) = work.passed(j, inner.state.params, updates)
+        mean = divide(parts.loss, parts.weight)
         done = satisfied(work.repeat, prediction, y, work.loss(prediction, y).total, inside, mean)
-        new, _ = apply_parts(work.optimizer, inner.state, Parts(gradient, total, count), gamma, False)
+        new, _ = apply_parts(work.optimizer, inner.state, parts, gamma, False)
         now = 1 - done.astype(jnp.int32)
         return _Inner(
             jax.tree.map(lambda old, new: jnp.where(done, old, new), inner.state, new),
             inner.made + now, done,
-            inner.loss_sum + jnp.where(done, 0, total), inner.weight_sum + jnp.where(done, 0, count),
+            inner.loss_sum + jnp.where(done, 0, parts.loss), inner.weight_sum + jnp.where(done, 0, parts.weight),
             jnp.where(inner.made == 0, mean, inner.first),
-            jnp.where((inner.bad < 0) & ~jnp.isfinite(total), updates, inner.bad),
+            jnp.where((inner.bad < 0) & ~jnp.isfinite(parts.loss), updates, inner.bad),
         )  # fmt: skip
 
     sums = (carried.loss_sum, carried.weight_sum, carried.before)
@@ -245,8 +289,7 @@ def run_repeated(
     def one_batch(carry: tuple) -> tuple:
         j, state, out, rest_before = carry
         inner = _repeat_batch(work, j, state, out)
-        x, y, weight, _ = work.batch(j)
-        after = divide(*weigh(loss(model.apply(inner.state.params, x), y), weight))
+        after = work.mean_loss(j, inner.state.params)
         rest_after = work.rest_losses(inner.state.params)
         row, nothing = work.row(j), jnp.float32(jnp.nan)
         before, left = (work.rest_mean(losses, row) if measured else nothing for losses in (rest_before, rest_after))

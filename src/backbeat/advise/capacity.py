@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from ..clock import Duration
 from ..config import Job, with_cadence
 from ..nonfinite import NotFinite
 from ..report.style import count
+from ..room import free_bytes
 from ..stretch import Data
 
 _SHARE = 0.8  # of the memory that is free, so that something is left for all else
@@ -108,35 +108,6 @@ def _runs(engine: Engine) -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
-
-
-def free_bytes() -> int | None:
-    """Returns the bytes of the device's memory that are free; of a CPU, what the system and its limits leave."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    if device.platform != "cpu":
-        return None
-    free = [_meminfo(), _limited(Path("/sys/fs/cgroup"))]
-    return min((one for one in free if one is not None), default=None)
-
-
-def _meminfo() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
-
-
-def _limited(folder: Path) -> int | None:
-    """Returns what a limit on a group of processes leaves; None where there is none."""
-    try:
-        most, used = ((folder / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
-        return int(most) - int(used)
-    except (OSError, ValueError):
-        return None
 
 
 def _size(n_bytes: int) -> str:

@@ -18,7 +18,7 @@ from types import FrameType
 
 from cyclopts import App, CycloptsError
 
-from ..errors import BackbeatError, Terminated
+from ..errors import BackbeatError, Terminated, out_of_memory
 from .options import fill_from_settings
 from .processes import with_others
 
@@ -54,6 +54,7 @@ app.register_install_completion_command(help="Install completion for the shell i
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code."""
+    sys.unraisablehook = _unraisable
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -80,6 +81,15 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
+def _unraisable(error: sys.UnraisableHookArgs) -> None:
+    """Shows what went wrong where nothing can catch it, but for what Orbax leaves of a write that failed.
+
+    That write is told in a sentence; a dozen tracebacks of its threads, which come later, add nothing.
+    """
+    if "Event loop is closed" not in str(error.exc_value):
+        sys.__unraisablehook__(error)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Returns the exit code of one command; an error of the user's is one sentence on standard error."""
     try:
@@ -100,6 +110,14 @@ def run(arguments: Sequence[str]) -> int:
         return _complain("terminated.", TERMINATED)
     except KeyboardInterrupt:
         return _complain("interrupted.", INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:  # JAX's own is a RuntimeError
+        if not out_of_memory(error):
+            raise
+        return _complain(
+            "memory is too short for this; give it more memory or a smaller batch (--every), and data that is large a "
+            'limit (--memory "2 GB"), so that it is read from files as it is needed.',
+            2,
+        )
     except BrokenPipeError:  # the reader of standard output has gone, as in `backbeat runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush finds a reader
         return 0
