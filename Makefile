@@ -25,10 +25,10 @@ BACKBEAT_REQUIRE ?= $(REQUIRED_ON_CI)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types slow bench browser torch lock clean
+.PHONY: help setup demo test check format lint types slow reliability bench browser torch lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(DEV) ## make .venv with all that running, testing and checking need
 
@@ -54,6 +54,9 @@ types: $(DEV) ## check the types
 
 slow: $(DEV) ## run the tests that the default run leaves out
 	$(PYTEST) -m slow
+
+reliability: $(DEV) ## kill, damage and starve runs, and write what came of it into docs/reliability.md
+	$(BIN)/python scripts/reliability.py
 
 bench: $(DEV) ## time updates and sweeps on this machine, and measure memory
 	$(BIN)/python bench/updates.py

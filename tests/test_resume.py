@@ -74,7 +74,8 @@ CASES: Any = {
 
 @pytest.mark.reliability(row="resumed")
 @pytest.mark.parametrize("name", CASES)
-def test_a_run_that_is_gone_on_with_has_the_same_bits(name: str, tmp_path: Path):
+def test_a_run_that_is_gone_on_with_has_the_same_bits(name: str, tmp_path: Path, record_property: Any):
+    record_property("tried", 3)
     settings = BASE | CASES[name]
     whole = bb.fit("mlp:16", "digits", run=tmp_path / "a", **settings)
     points = numbered(tmp_path / "a")

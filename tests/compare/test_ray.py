@@ -30,6 +30,7 @@ def titled(pid):
         return ""
 
 
+@pytest.mark.reliability(row="workers")
 def test_the_table_is_that_of_one_process_though_a_worker_is_killed(ray, compared_on, on_one, table_of, processes_of):
     killed, told = [], []
 

@@ -22,6 +22,7 @@ from backbeat.data import Packed
 from backbeat.errors import DivergedError, SettingsError, WorkerError
 
 
+@pytest.mark.reliability(row="workers")
 def test_the_table_is_that_of_one_process_though_a_worker_is_killed(compared_on, on_one, table_of):
     killed, told = [], []
 
@@ -87,6 +88,7 @@ def test_units_have_the_time_that_they_would_have_alone(trainings, errands, monk
     assert [crowd for _, crowd in each(trainings, [errands.allowed] * 2)] == [1, 1]
 
 
+@pytest.mark.reliability(row="workers")
 def test_a_unit_whose_worker_is_lost_is_done_again_and_one_that_always_loses_it_is_named(trainings, errands, tmp_path):
     said = []
     works = [partial(errands.lost_at_first, x=x, marker=str(tmp_path / str(x))) for x in range(2)]

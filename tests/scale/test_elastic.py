@@ -79,7 +79,9 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder, settings, weights(folder / "runs/whole")
 
 
-def test_two_processes_stopped_are_one_and_one_is_two(whole: tuple[Path, list[str], bytes]):
+@pytest.mark.reliability(row="elastic")
+def test_two_processes_stopped_are_one_and_one_is_two(whole: tuple[Path, list[str], bytes], record_property: Any):
+    record_property("tried", 2)
     folder, settings, wanted = whole
     two = stopped(folder, "two", 2, settings)
     found, said = gone_on(two, 1)
@@ -93,6 +95,7 @@ def test_two_processes_stopped_are_one_and_one_is_two(whole: tuple[Path, list[st
     assert gone_on(one, 2)[0] == wanted
 
 
+@pytest.mark.reliability(row="processes")
 def test_a_killed_process_costs_nothing_but_time(whole: tuple[Path, list[str], bytes]):
     folder, settings, wanted = whole
     assert gone_on(stopped(folder, "killed", 2, settings, signal.SIGKILL), 2)[0] == wanted
@@ -110,7 +113,9 @@ def test_without_the_fixed_order_another_number_of_devices_is_said(deterministic
 
 
 @pytest.mark.slow
-def test_four_processes_stopped_are_one_two_or_three(whole: tuple[Path, list[str], bytes]):
+@pytest.mark.reliability(row="elastic")
+def test_four_processes_stopped_are_one_two_or_three(whole: tuple[Path, list[str], bytes], record_property: Any):
+    record_property("tried", 3)
     folder, settings, wanted = whole
     run = stopped(folder, "four", 4, settings)
     found: dict[int, Any] = {processes: gone_on(run, processes)[0] for processes in (1, 2, 3)}

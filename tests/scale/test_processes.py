@@ -64,6 +64,7 @@ def test_two_processes_make_the_run_of_one_and_write_it_once(tmp_path: Path):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc, which is not here")
 @pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.reliability(row="processes")
 def test_a_process_that_is_killed_ends_the_run_with_one_sentence(tmp_path: Path, which: int):
     started = training(tmp_path)
     others = children(started)
@@ -79,6 +80,7 @@ def test_a_process_that_is_killed_ends_the_run_with_one_sentence(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.reliability(row="processes")
 def test_a_signal_ends_all_processes_at_one_update(tmp_path: Path, number: int, code: int):
     started = training(tmp_path)
     started.send_signal(number)
@@ -89,6 +91,7 @@ def test_a_signal_ends_all_processes_at_one_update(tmp_path: Path, number: int, 
     assert (tmp_path / "runs/it/model.safetensors").exists()
 
 
+@pytest.mark.reliability(row="processes")
 def test_a_launcher_that_is_killed_leaves_no_process(tmp_path: Path):
     started = training(tmp_path)
     others = children(started)
@@ -147,6 +150,7 @@ def test_slurm_says_who_is_who(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGKILL, 15), (signal.SIGSTOP, 40)])
+@pytest.mark.reliability(row="processes")
 def test_processes_started_by_hand_end_when_one_is_gone(tmp_path: Path, number: int, seconds: float):
     """One that is killed is seen at once; one that is stopped, as if its network were cut, by its heartbeat.
 

@@ -29,17 +29,21 @@ def different(jobs: list, found: list, alone: dict) -> list:
     return [job for job, run in zip(jobs, found, strict=True) if run["theta"] != alone[job[0]]["theta"]]
 
 
-def test_blocks_and_devices_change_no_bit(work: Any, alone: dict):
+@pytest.mark.reliability(row="splits")
+def test_blocks_and_devices_change_no_bit(work: Any, alone: dict, record_property: Any):
     more = [("minibatch", 1, 4), ("minibatch", 2, None), ("minibatch", 8, None), ("single", 4, None)]
     cases = [*((name, 3, 7) for name in JOBS), *more]
     jobs = [[name, {**FIXED, "devices": devices, "block": block}] for name, devices, block in cases]
     (found,) = work(jobs, devices=8)
+    record_property("tried", len(jobs))
     assert different(jobs, found, alone) == []
 
 
-def test_processes_change_no_bit_and_read_their_share_of_the_files(work: Any, alone: dict):
+@pytest.mark.reliability(row="splits")
+def test_processes_change_no_bit_and_read_their_share_of_the_files(work: Any, alone: dict, record_property: Any):
     jobs = [[name, FIXED] for name in ("minibatch", "dropout", "noise", "wide")]
     runs = work([*jobs, ["minibatch", {"in_files": True}]], processes=2, devices=2)
+    record_property("tried", len(jobs))
     for *found, files in runs:
         assert different(jobs, found, alone) == []
         # a device computes 7 of 25 examples, so a process 14; one device reads all 25, whole chunks of batches at once
@@ -69,10 +73,12 @@ def test_the_fixed_order_gives_the_same_mean(alone: dict):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "devices"), [(4, 1), (2, 4), (3, 2), (2, 1), (1, 5)])
-def test_so_it_is_for_other_worlds(work: Any, processes: int, devices: int):
+@pytest.mark.reliability(row="splits")
+def test_so_it_is_for_other_worlds(work: Any, processes: int, devices: int, record_property: Any):
     names = [*JOBS, *MORE]
     (one,) = work([[name, FIXED] for name in names])
     alone = dict(zip(names, one, strict=True))
     jobs = [[name, {**FIXED, "block": block, "devices": "all"}] for name in names for block in (None, 5)]
+    record_property("tried", len(jobs))
     for found in work(jobs, processes=processes, devices=devices):
         assert different(jobs, found, alone) == []
