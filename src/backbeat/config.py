@@ -216,11 +216,15 @@ def resolve(
     check_apart(built, loss, dataset, params, seed)
     _check_rule(settings, optimizer, schedule, built, params)
     check_followed(cadence, optimizer)
-    return Job(
+    job = Job(
         settings, dataset, parts, built, model, loss, optimizer, rate, schedule, plan,
         Stopping(durations, target, patience), evaluation_interval(settings, target, patience),
         n_outputs, plain, example_floats, params, team=team,
     )  # fmt: skip
+    if not team.alone:
+        given = settings.as_text() | {"held_out": len(parts.held_out)}  # a file may lie elsewhere on another machine
+        team.check_alike({"data (its SHA-256)": dataset.sha256, "model": job.model_name, **given})
+    return job
 
 
 def with_cadence(job: Job, cadence: Cadence) -> Job:

@@ -143,6 +143,33 @@ class Team:
         """
         return value if self.alone else agreed(value)
 
+    def check_alike(self, given: dict[str, Any]) -> None:
+        """Refuses a run whose processes were given different things; they would wait for each other, or train nonsense.
+
+        Args:
+            given: what must be the same in all, by name.
+
+        Raises:
+            SettingsError: something is not, in all processes.
+
+        Example:
+            >>> Team().check_alike({"every": 32})
+        """
+        if self.alone:
+            return
+        client, number, differs = _client(), next(_numbers), None
+        if not leads():
+            client.key_value_set(f"backbeat/given/{number}/{process_index()}", json.dumps(given))
+        for index in range(1, n_processes()) if leads() else ():
+            other = json.loads(client.blocking_key_value_get(f"backbeat/given/{number}/{index}", _DAY_MS))
+            names = [name for name in {**given, **other} if given.get(name) != other.get(name)]
+            if names and differs is None:
+                name = names[0]
+                differs = f"process {index} was given {name}={other.get(name)!r}, and process 0 {given.get(name)!r}"
+        differs = agreed(differs)
+        if differs is not None:
+            raise SettingsError(f"{differs}; start all processes of a run with the same command line and data.")
+
     def handed_out(self, about: Any, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
         """Returns numbers and texts, and arrays, as process 0 has them; what the others give does not count.
 

@@ -303,7 +303,7 @@ def carry_out(
         checkpoint: see `fit`.
         keep: see there.
     """
-    interval, keep = interval_of(checkpoint), checked_keep(keep)
+    interval, keep = interval_of(job.team.agree(checkpoint)), checked_keep(keep)
     job = with_rate(job)
     if folder is None or not leads():  # of several processes one writes
         return gather(job, events_of(job, pauses=None if folder is None else interval), consumers)
@@ -316,7 +316,7 @@ def go_on(
     keep: int = KEEP, anyway: bool = False,
 ) -> Run:  # fmt: skip
     """Returns the run of a job that was cut off, from its newest whole checkpoint on; see `carry_out` and `fit`."""
-    interval, keep = interval_of(checkpoint), checked_keep(keep)
+    interval, keep = interval_of(job.team.agree(checkpoint)), checked_keep(keep)
     check_resumable(folder, anyway=anyway)
     job = with_rate(with_recorded_rate(job, folder))
     if not leads():

@@ -24,6 +24,12 @@ def backbeat(folder: Path, *arguments: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
 def events(folder: Path) -> list[dict[str, Any]]:
     file = folder / "runs/it/events.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -131,6 +137,23 @@ def test_what_cannot_be_is_refused_in_one_sentence(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--lr", "0.2"], "process 1 was given learning_rate=0.2, and process 0 None; start all processes"),
+        pytest.param(["iris"], "process 1 was given data (its SHA-256)=", marks=pytest.mark.slow),
+    ],
+)
+def test_processes_that_were_given_different_things_are_refused(tmp_path: Path, given: list[str], sentence: str):
+    place = ["--coordinator", free_address(), "--process-count", "2", "--process-index"]
+    both = [backbeat(tmp_path, *LONG, *place, str(index), *(given if index else [])) for index in (0, 1)]
+    for process in both:
+        _, errors = process.communicate(timeout=90)
+        assert process.returncode == 2, errors
+        assert sentence in errors
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_slurm_says_who_is_who(tmp_path: Path):
     job = {"SLURM_JOB_ID": str(70000 + os.getpid() % 4000), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
@@ -156,9 +179,7 @@ def test_processes_started_by_hand_end_when_one_is_gone(tmp_path: Path, number: 
 
     Where the heartbeat finds the others inside a sum over all, JAX itself ends them, with its own words.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     both = [
         backbeat(tmp_path, *LONG, "--run", "it", "--coordinator", address, "--process-count", "2", "--process-index", i)
         for i in ("0", "1")
