@@ -235,7 +235,17 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.mark.parametrize("name", FAULTS)
+def one_of_each_cause() -> list[Any]:
+    """Returns the faults, all but the first of each cause marked as slow."""
+    seen: set[str] = set()
+    each = []
+    for name, fault in FAULTS.items():
+        each.append(pytest.param(name, marks=[pytest.mark.slow] if fault.cause in seen else []))
+        seen.add(fault.cause)
+    return each
+
+
+@pytest.mark.parametrize("name", one_of_each_cause())
 def test_a_planted_fault_is_found_and_named(name: str):
     fault = FAULTS[name]
     found = looked_at(fault.model, fault.loss)
@@ -248,7 +258,7 @@ def test_a_planted_fault_is_found_and_named(name: str):
     assert sentence.endswith(".")
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", one_of_each_cause())
 def test_the_same_without_the_fault_passes(name: str):
     fault = FAULTS[name]
     found = looked_at(fault.clean_model, fault.clean_loss)

@@ -24,9 +24,17 @@ Y = RNG.integers(0, 3, 40).astype(np.int32)
     ("model", "data", "settings"),
     [
         pytest.param("mlp:8", (X, Y), {}, id="classes"),
-        pytest.param("mlp:8:tanh", (X, X[:, :2]), {}, id="values"),
-        pytest.param("linear", (X, Y % 2), {"loss": "binary_cross_entropy:positive_weight=3"}, id="counted by class"),
-        pytest.param("linear", (X, Y, RNG.uniform(0, 2, 40).astype(np.float32)), {}, id="weighted data"),
+        pytest.param("mlp:8:tanh", (X, X[:, :2]), {}, id="values", marks=pytest.mark.slow),
+        pytest.param(
+            "linear",
+            (X, Y % 2),
+            {"loss": "binary_cross_entropy:positive_weight=3"},
+            id="counted by class",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "linear", (X, Y, RNG.uniform(0, 2, 40).astype(np.float32)), {}, id="weighted data", marks=pytest.mark.slow
+        ),
         pytest.param("cnn:3", (RNG.normal(size=(30, 8, 8)).astype(np.float32), Y[:30]), {}, id="images"),
     ],
 )
