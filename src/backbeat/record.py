@@ -31,6 +31,7 @@ from .models import n_parameters, parse_model
 FORMAT = 1
 PARAMETERS, PREPARATION, CHECKPOINTS, LOCK = "model.safetensors", "preparation.zip", "checkpoints", ".lock"
 OWN_FILES = ("settings.toml", "environment.json", "events.jsonl", "record.json", PARAMETERS, PREPARATION, CHECKPOINTS)
+_LOCK_SECONDS = 1.0  # who only looks whether a run is in use holds its lock for a moment
 BUILT_IN = ("mlp", "linear", "cnn")  # networks whose text says all of them
 _NEEDED = {
     "run": ("data", "model", "every", "finished", "history"),
@@ -59,7 +60,7 @@ class Recorder:
         self.folder, self.offset, self._job = folder, 0, job
         try:
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
-            self._lock = FileLock(folder / CHECKPOINTS / LOCK, timeout=0)
+            self._lock = FileLock(folder / CHECKPOINTS / LOCK, timeout=_LOCK_SECONDS)
             self._lock.acquire()
             self._events = (folder / "events.jsonl").open("ab", buffering=0)
         except Timeout:

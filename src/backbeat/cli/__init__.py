@@ -48,6 +48,7 @@ app.command("backbeat.cli.predict:predict", name="predict", help="Predict new da
 app.command("backbeat.cli.evaluate:evaluate", name="evaluate", help="Score a run's network, class by class.")
 app.command("backbeat.cli.export:export", name="export", help="Write a run's network for other programs, checked.")
 app.command("backbeat.cli.report:report", name="report", help="Write the report page of a run, comparison or advice.")
+app.command("backbeat.cli.watch:watch", name="watch", help="Show runs as they go on, on a page of this machine.")
 app.command("backbeat.cli.runs:runs", name="runs", help="List runs, comparisons and advice.")
 app.register_install_completion_command(help="Install completion for the shell in use.")
 

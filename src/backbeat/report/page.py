@@ -59,7 +59,7 @@ def page(record: Mapping[str, Any]) -> str:
     kind = record.get("kind")
     if kind not in KINDS:
         raise DataError(f"A page is made of a record of kind {', '.join(KINDS[:-1])} or {KINDS[-1]}, not of {kind!r}.")
-    shown = plain(_thinned(record))
+    shown = plain(thinned(record))
     styles = [_static(name) for name in STYLES]
     scripts = [_static(name) for name in SCRIPTS]
     parts = {
@@ -147,8 +147,13 @@ def _sentences(record: Record) -> list[str]:
     return [f"The training {reason}."] if reason else []
 
 
-def _thinned(record: Mapping[str, Any]) -> Record:
-    """The record, with at most about `MOST_ROWS` history rows, and `thinned` saying how many there were.
+def thinned(record: Mapping[str, Any], most: int = MOST_ROWS) -> Record:
+    """Returns the record with at most about `most` history rows, and `thinned` saying how many there were.
+
+    Example:
+        >>> columns = thinned({"history": {"updates": list(range(1000)), "loss_mean": [1.0] * 1000}}, 100)["history"]
+        >>> len(columns["updates"]) <= 100
+        True
 
     Kept are the first and the last row, of each stretch the rows with the lowest and the highest batch loss, and rows
     that carry an evaluation or another batch size than the one before.
@@ -156,17 +161,17 @@ def _thinned(record: Mapping[str, Any]) -> Record:
     history = record.get("history") or {}
     updates = history.get("updates")
     n_rows = 0 if updates is None else len(updates)
-    if n_rows <= MOST_ROWS:
+    if n_rows <= most:
         return dict(record)
     losses = plain(history.get("loss_mean")) or [None] * n_rows
     evaluations = [plain(values) for name, values in history.items() if name.startswith(("train_", "held_out_"))]
     evaluated = [i for i in range(n_rows) if any(values[i] is not None for values in evaluations)]
-    keep = {0, n_rows - 1, *evaluated[:: -(-len(evaluated) // (MOST_ROWS // 4)) or 1]}
+    keep = {0, n_rows - 1, *evaluated[:: -(-len(evaluated) // (most // 4)) or 1]}
     sizes = [(i, size) for i, size in enumerate(plain(history.get("batch_size")) or []) if size is not None]
     keep.update(i for (i, size), (_, after) in pairwise(sizes) if size != after)
     keep.update(i for (_, before), (i, size) in pairwise(sizes) if size != before)
-    width = n_rows / (MOST_ROWS // 4)
-    for stretch in range(MOST_ROWS // 4):
+    width = n_rows / (most // 4)
+    for stretch in range(most // 4):
         rows = range(int(stretch * width), int((stretch + 1) * width))
         known = [(losses[i], i) for i in rows if losses[i] is not None]
         keep.update((min(known)[1], max(known)[1]) if known else (rows[0],))

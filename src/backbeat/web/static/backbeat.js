@@ -1,5 +1,5 @@
 /*
- * Shows a record: backbeat.show(record, root) draws a comparison, advice or a run and returns {update(record)}, which
+ * Shows a record: backbeat.show(record, root, switches?) draws a comparison, advice or a run and returns {update(record)}, which
  * draws a newer record in its place and keeps the switches as they are. A report holds its record in the page itself.
  */
 "use strict";
@@ -49,8 +49,8 @@
     backbeat.charts.redrawAll();
   });
 
-  backbeat.show = (first, host) => {
-    const state = {};
+  backbeat.themeButton = themeButton;
+  backbeat.show = (first, host, state = {}) => {
     const bar = make("header", { class: "top" }, make("span", { class: "brand", text: "backbeat" }), themeButton());
     const main = make("main", { class: "page" });
     const foot = make("footer", { class: "page foot" });

@@ -408,6 +408,7 @@
     }
     const size = () => ({ width: Math.max(200, Math.floor(host.clientWidth)), height: spec.height || 300 });
     const data = joined(spec.lines, spec.log);
+    let whole = null; // how far the x axis goes before anybody looks closer
     const plot = new uPlot(
       {
         ...size(),
@@ -441,6 +442,7 @@
             },
           ],
           setCursor: [hover],
+          ready: [(u) => (whole = { ...u.scales.x })],
         },
       },
       data,
@@ -468,6 +470,8 @@
     watch.observe(host);
     const handle = {
       plot,
+      /* Whether somebody has dragged to look closer; a double click shows all again. */
+      zoomed: () => whole && (plot.scales.x.min > whole.min || plot.scales.x.max < whole.max),
       redraw: () => plot.redraw(false, true),
       fit: () => plot.setSize(size()),
       hide(titles) {
@@ -509,6 +513,7 @@
     css,
     redrawAll: () => all.forEach((handle) => handle.redraw()),
     fitAll: () => all.forEach((handle) => handle.fit()),
+    zoomed: () => [...all].some((handle) => handle.zoomed()),
     clear: () => [...all].forEach((handle) => handle.destroy()),
   };
 })();

@@ -1,0 +1,147 @@
+/*
+ * The live page: the list of runs at #/, one run, comparison or advice at #/NAME. The server says by an event stream
+ * what has changed; what is shown is then asked for anew, at most once a second. All addresses are relative to the
+ * page's own, which holds the token.
+ */
+"use strict";
+(() => {
+  const { words, charts } = backbeat;
+  const { make } = words;
+  const EVERY_MS = 1000;
+  const host = document.getElementById("live");
+  const top = make("nav", { class: "where", "aria-label": "Where this page is" });
+  const fresh = make("span", { class: "fresh", role: "status", text: "connecting" });
+  const inside = make("div", {});
+  host.append(inside);
+  const state = { overview: {}, runs: {} };
+  let shown = null; // {name, update(), version}
+  let only = null; // the name of the run, where the page is of one run
+  let versions = {};
+  let busy = false;
+  let again = false;
+  let timer = null;
+
+  async function get(path) {
+    const answer = await fetch(path, { headers: { accept: "application/json" } });
+    const found = await answer.json();
+    if (!answer.ok) throw new Error(found.error || `The server answered ${answer.status}.`);
+    return found;
+  }
+  const api = {
+    runs: () => get("api/runs"),
+    run: (name) => get(`api/runs/${encodeURIComponent(name)}`),
+    curves: (names) => get(`api/curves?${names.map((name) => `run=${encodeURIComponent(name)}`).join("&")}`),
+  };
+  const many = async (names) => {
+    const found = [];
+    for (let k = 0; k < names.length; k += 40) found.push(...(await api.curves(names.slice(k, k + 40))));
+    return found;
+  };
+
+  const say = (text, kind = "") => {
+    fresh.className = `fresh ${kind}`;
+    if (fresh.textContent !== text) fresh.textContent = text;
+  };
+  /* Whoever points at a chart, reads it by keys or has looked closer is not disturbed by a new drawing. */
+  const looking = () => Boolean(inside.querySelector(".chart:hover, .chart:focus-visible")) || charts.zoomed();
+
+  function where() {
+    const name = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
+    return name || only || "";
+  }
+
+  async function openOverview() {
+    const top = make("header", { class: "top" }, make("span", { class: "brand", text: "backbeat" }), backbeat.themeButton());
+    const main = make("main", { class: "page" });
+    charts.clear();
+    inside.replaceChildren(top, nav(""), main);
+    document.title = "Runs · backbeat";
+    const view = backbeat.overview(main, state.overview, { curves: many });
+    shown = { name: "", version: null, update: async () => view.update((await api.runs()).runs) };
+  }
+
+  async function openRun(name) {
+    if (!(await api.runs()).runs.some((run) => run.name === name)) throw new Error(`There is no such run: ${name}.`);
+    const record = await api.run(name);
+    const box = make("div", {});
+    state.runs[name] ||= {};
+    inside.replaceChildren(box);
+    const view = backbeat.show(record, box, state.runs[name]);
+    box.querySelector("header.top").after(nav(name));
+    document.title = `${name} · backbeat`;
+    shown = { name, version: versions[name], update: async () => view.update(await api.run(name)) };
+  }
+
+  function nav(name) {
+    top.replaceChildren();
+    if (!only && name) top.append(make("a", { href: "#/", text: "All runs" }));
+    if (name) top.append(make("span", { text: name }));
+    top.append(fresh);
+    return top;
+  }
+
+  async function refresh() {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    try {
+      const name = where();
+      if (!shown || shown.name !== name) {
+        await (name ? openRun(name) : openOverview());
+        if (!name) await shown.update();
+      } else if (name === "" || shown.version !== versions[name]) {
+        if (looking()) {
+          say("waiting while you look", "held");
+          again = true;
+          return;
+        }
+        await shown.update();
+        shown.version = versions[name];
+      }
+      say("up to date");
+    } catch (error) {
+      say(error.message, "lost");
+      if (!shown) {
+        const words = make("p", { class: "empty", text: error.message });
+        inside.replaceChildren(make("main", { class: "page" }, make("h1", { text: "Runs" }), words, nav(where())));
+      }
+    } finally {
+      busy = false;
+      if (again) {
+        again = false;
+        later();
+      }
+    }
+  }
+  function later() {
+    timer ??= setTimeout(() => {
+      timer = null;
+      refresh();
+    }, EVERY_MS);
+  }
+
+  addEventListener("hashchange", () => {
+    shown = null;
+    refresh();
+  });
+
+  async function start() {
+    try {
+      const first = await api.runs();
+      if (first.one && first.runs.length) only = first.runs[0].name;
+    } catch (error) {
+      say(error.message, "lost");
+    }
+    await refresh();
+    const stream = new EventSource("api/changes");
+    stream.addEventListener("changed", (event) => {
+      versions = JSON.parse(event.data).runs;
+      later();
+    });
+    stream.onopen = () => say("up to date");
+    stream.onerror = () => say("the connection is lost; trying again", "lost");
+  }
+  start();
+})();

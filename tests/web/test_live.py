@@ -1,0 +1,123 @@
+"""A run is followed as its folder grows: half lines, runs that are resumed, ended, damaged, or very long."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import backbeat as bb
+from backbeat.config import Settings, resolve
+from backbeat.record import Recorder, read_record
+from backbeat.web.live import Followed, Watched
+
+from .conftest import event_lines, write_events
+
+
+def test_what_is_added_is_read_and_a_half_line_waits(tmp_path: Path):
+    lines = event_lines(20)
+    write_events(tmp_path, lines[:11])
+    run = Followed(tmp_path)
+    assert run.refresh()
+    assert run.record()["history"]["updates"] == [10 * k for k in range(1, 6)]
+    assert not run.refresh()
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write(json.dumps(lines[11])[:40])
+    assert run.refresh()
+    assert run.record()["history"]["updates"][-1] == 50
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write(json.dumps(lines[11])[40:] + "\n")
+    write_events(tmp_path, lines[12:], "a")
+    assert run.refresh()
+    late = Followed(tmp_path)
+    late.refresh()
+    assert run.record()["history"] == late.record()["history"]
+    assert late.record()["history"]["updates"][-1] == 200
+
+
+def test_a_run_that_is_resumed_goes_back_first(tmp_path: Path):
+    lines = event_lines(20)
+    write_events(tmp_path, lines)
+    run = Followed(tmp_path)
+    run.refresh()
+    write_events(tmp_path, [*lines[:21], {**lines[0], "event": "resumed"}])  # cut after 100 updates
+    assert run.refresh()
+    assert run.record()["history"]["updates"][-1] == 100
+    write_events(tmp_path, lines[21:31], "a")
+    run.refresh()
+    assert run.record()["history"]["updates"] == [10 * k for k in range(1, 16)]
+
+
+def test_damaged_lines_are_left_out(tmp_path: Path):
+    write_events(tmp_path, event_lines(3))
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"event": "stretch"}\nnonsense\n[]\n"text"\n')
+    run = Followed(tmp_path)
+    run.refresh()
+    assert run.record()["history"]["updates"] == [10, 20, 30]
+
+
+def test_a_real_run_is_seen_running_and_then_as_it_was_recorded(tmp_path: Path):
+    folder, run, seen = tmp_path / "real", Followed(tmp_path / "real"), []
+
+    def look(event: object) -> None:
+        run.refresh()
+        seen.append((run.state, run.row().get("progress")))
+
+    bb.fit("mlp:8", "digits", duration="3 epochs", evaluate="1 epoch", run=folder, watch_noise=True, on_event=look)
+    assert {state for state, _ in seen} == {"running"}
+    shares = [share for _, share in seen if share is not None]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    run.refresh()
+    assert run.state == "finished"
+    record = read_record(folder)
+    shown = run.record()
+    assert shown["history"] == json.loads(json.dumps(record["history"]))
+    assert shown["finished"]["updates"] == record["finished"]["updates"]
+
+
+def test_states(tmp_path: Path):
+    write_events(tmp_path / "cut", event_lines(3))
+    write_events(tmp_path / "bad", event_lines(3))
+    (tmp_path / "bad/record.json").write_text('{"kind": ')
+    (tmp_path / "nothing").mkdir()
+    watched = Watched(tmp_path)
+    watched.refresh()
+    assert {row["name"]: row["state"] for row in watched.rows()} == {"cut": "cut off", "bad": "damaged"}
+    with Recorder(tmp_path / "cut", resolve("mlp:8", "digits", Settings())):
+        assert watched.refresh()
+        assert watched.rows()[0]["state"] == "running"
+        assert 0 < watched.rows()[0]["progress"] < 1
+        assert watched.rows()[0]["seconds_left"] == pytest.approx(0.75 * (1 - 0.03) / 0.03)
+    assert watched.refresh()
+    assert [row["state"] for row in watched.rows()] == ["cut off", "damaged"]
+    (tmp_path / "bad/record.json").unlink()
+    (tmp_path / "bad/events.jsonl").unlink()
+    assert watched.refresh()
+    assert [row["name"] for row in watched.rows()] == ["cut"]
+
+
+def test_one_run_alone(tmp_path: Path):
+    write_events(tmp_path / "runs/one", event_lines(3))
+    watched = Watched(tmp_path / "runs/one")
+    assert watched.one
+    watched.refresh()
+    assert [row["name"] for row in watched.rows()] == ["one"]
+
+
+def test_a_long_run_is_thinned_for_drawing_and_keeps_its_extremes(tmp_path: Path):
+    lines = event_lines(5000)
+    lines[6001]["loss_mean"] = 40.0
+    write_events(tmp_path, lines)
+    before = (tmp_path / "events.jsonl").read_bytes()
+    run = Followed(tmp_path)
+    run.refresh()
+    record, curve = run.record(), run.curve()
+    assert record["thinned"]["rows"] == 5000
+    for history, most in ((record["history"], 1000), (curve["history"], 300)):
+        assert len(history["updates"]) <= most
+        assert (history["updates"][0], history["updates"][-1]) == (10, 50_000)
+        assert max(value for value in history["loss_mean"] if value is not None) == 40.0
+        assert np.all(np.diff(history["updates"]) > 0)
+    assert (tmp_path / "events.jsonl").read_bytes() == before
