@@ -54,10 +54,12 @@ def _group() -> Iterator[int]:
     except OSError:
         return
     for number, kinds, own in (line.split(":", 2) for line in lines if line.count(":") >= 2):
-        names = _SECOND if number == "0" else _FIRST if "memory" in kinds.split(",") else None
-        top = _CGROUPS / "memory" if names is _FIRST else _CGROUPS
+        first = "memory" in kinds.split(",")
+        if not first and number != "0":
+            continue
+        names, top = (_FIRST, _CGROUPS / "memory") if first else (_SECOND, _CGROUPS)
         below = top / own.lstrip("/")
-        for folder in {below, *below.parents} if names else ():
+        for folder in {below, *below.parents}:
             if folder == top or top in folder.parents:
                 yield from _left(folder, *names)
 

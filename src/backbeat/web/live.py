@@ -140,7 +140,7 @@ class Followed:
     def _progress(self) -> dict[str, Any]:
         """Returns how far the run is, from 0 to 1, and the seconds that are left at the speed so far."""
         try:
-            durations = Durations.parse((self.about.get("settings") or {}).get("duration"))
+            durations = Durations.parse(str((self.about.get("settings") or {}).get("duration")))
             clock = {**self.last, "seconds": self.last.get("wall_seconds", 0.0)}
             share = max(float(clock.get(limit.unit) or 0.0) / limit.amount for limit in durations.each)
         except (BackbeatError, TypeError, ValueError):
