@@ -18,11 +18,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import backbeat as bb
-from backbeat.checkpoint import numbered
+from backbeat import checkpoint
 
 CASES: dict[str, tuple[tuple[int, ...], int, dict[str, Any]]] = {
     "64-64-10, M = 1, SGD": ((64, 64), 1, {"optimizer": "sgd"}),
@@ -33,7 +34,12 @@ N_EXAMPLES, RATE = 8192, 1e-5
 
 @dataclass
 class Cost:
-    """One case: seconds without, how many times as long with, and how many checkpoints of how many bytes that made."""
+    """One case: seconds without, how many times as long with, and how many checkpoints of how many bytes that made.
+
+    `milliseconds` is the median of what writing one took in its thread, `share` all of that over the time of the runs:
+    what checkpoints cost at most, and less than that where a core has nothing else to do. Other work on the machine
+    moves it far less than it moves the ratio of two runs.
+    """
 
     case: str
     seconds: float
@@ -42,6 +48,8 @@ class Cost:
     high: float
     checkpoints: int
     megabytes: float
+    milliseconds: float
+    share: float
 
 
 class Case:
@@ -68,32 +76,33 @@ class Case:
 
 def measure(name: str, rounds: int, seconds: float) -> Cost:
     """Returns the cost of checkpoints for one case."""
-    with tempfile.TemporaryDirectory() as folder:
+    writes: list[float] = []
+    write = checkpoint.write
+
+    def timed(*given: Any) -> None:
+        start = time.perf_counter()
+        write(*given)
+        writes.append(time.perf_counter() - start)
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(checkpoint, "write", timed):
         case, n = Case(name, Path(folder)), 1000
         case.seconds(n, "auto")  # compiles, and imports what saves
         while (took := case.seconds(n, "never")) < seconds / 4:
             n *= 2
-        n, ratios, alone, saved, size = round(n * seconds / took), [], [], [], 0
+        n, sides = round(n * seconds / took), {"auto": [], "never": []}
+        writes.clear()
         for number in range(rounds):
-            times = {}
             for side in ("auto", "never") if number % 2 else ("never", "auto"):
-                times[side] = case.seconds(n, side)
+                sides[side].append(case.seconds(n, side))
                 if side == "auto":
-                    points = numbered(case.newest)
-                    saved.append(int(points[-1].name[:6]))
-                    size = sum(file.stat().st_size for file in points[-1].rglob("*") if file.is_file())
-            ratios.append(times["auto"] / times["never"])
-            alone.append(times["never"])
-    low, _, high = statistics.quantiles(ratios, n=4)
+                    newest = checkpoint.numbered(case.newest)[-1]
+        size = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file())
+    ratios = [saved / alone for saved, alone in zip(sides["auto"], sides["never"], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
     return Cost(
-        name,
-        statistics.median(alone),
-        statistics.median(ratios),
-        low,
-        high,
-        round(statistics.median(saved)),
-        size / 1e6,
-    )
+        name, statistics.median(sides["never"]), middle, low, high, round(len(writes) / rounds), size / 1e6,
+        1e3 * statistics.median(writes), sum(writes) / sum(sides["auto"]),
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -107,11 +116,13 @@ def main() -> None:
     if options.json:
         print(json.dumps([asdict(cost) for cost in costs], indent=2))
         return
-    print("| run | s without | with | checkpoints | MB each |\n|---|---|---|---|---|")
+    print(
+        "| run | s without | with | checkpoints | MB each | ms each | share of the time |\n|---|---|---|---|---|---|---|"
+    )
     for cost in costs:
         print(
-            f"| {cost.case} | {cost.seconds:.1f} | {cost.ratio:.3f} × ({cost.low:.3f} to {cost.high:.3f}) | "
-            f"{cost.checkpoints} | {cost.megabytes:.2f} |"
+            f"| {cost.case} | {cost.seconds:.1f} | {cost.ratio:.2f} × ({cost.low:.2f} to {cost.high:.2f}) | "
+            f"{cost.checkpoints} | {cost.megabytes:.2f} | {cost.milliseconds:.0f} | {cost.share:.2%} |"
         )
 
 
