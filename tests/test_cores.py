@@ -3,7 +3,7 @@
 import pytest
 
 from backbeat import cores
-from backbeat.cores import in_threads
+from backbeat.cores import asked_cores, in_threads
 
 
 @pytest.fixture(params=[1, 3])
@@ -22,3 +22,13 @@ def test_threads_keep_the_order_and_pass_errors_on(n: int):
 def test_work_that_waits_for_work_of_another_kind_ends(n: int):
     inner = lambda k: in_threads(lambda j: k * j, range(3), "inner")  # noqa: E731
     assert in_threads(inner, range(2 * n)) == [[0, k, 2 * k] for k in range(2 * n)]
+
+
+def test_what_jax_was_told_of_cores_is_read_as_it_reads_it(monkeypatch: pytest.MonkeyPatch):
+    for name in ("PJRT_NPROC", "NPROC"):
+        monkeypatch.delenv(name, raising=False)
+    assert asked_cores() is None
+    monkeypatch.setenv("NPROC", "4")
+    assert asked_cores() == "4"
+    monkeypatch.setenv("PJRT_NPROC", "2")
+    assert asked_cores() == "2"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .allowed import check_repeat, check_shared, check_watched
 from .cadence import Cadence, every
@@ -20,7 +23,7 @@ from .follow import check_followed
 from .gradient import checked_block
 from .losses import Loss, loss_for
 from .mesh import ALONE, Team, team_of
-from .models import Model, model_for, parse_model
+from .models import Model, model_for, n_parameters, parse_model, theta
 from .optimizer import Optimizer, optimizer_for
 from .order import Order
 from .plan import Plan
@@ -33,6 +36,7 @@ from .update import State
 AUTO = "auto"  # of a learning rate: a range test finds it
 STOP, HALVE = ON_DIVERGENCE = ("stop", "halve-lr")
 _GREATEST_SEED = 2**32
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # where an object lies in memory, which another process has elsewhere
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class Job:
     def model_name(self) -> str:
         """What the network is called: the text that names it, or what its own framework calls it."""
         own = isinstance(self.architecture, tuple) or hasattr(self.model, "trained")
-        return str(self.model if own else self.architecture)
+        return _ADDRESS.sub("", str(self.model if own else self.architecture))
 
     def initial_state(self) -> State:
         """Returns θ and the optimizer's state before the first update: the same for every cadence of one seed."""
@@ -222,9 +226,19 @@ def resolve(
         n_outputs, plain, example_floats, params, team=team,
     )  # fmt: skip
     if not team.alone:
-        given = settings.as_text() | {"held_out": len(parts.held_out)}  # a file may lie elsewhere on another machine
-        team.check_alike({"data (its SHA-256)": dataset.sha256, "model": job.model_name, **given})
+        team.check_alike(_given(job))
     return job
+
+
+def _given(job: Job) -> dict[str, Any]:
+    """Returns what the processes of a run must have been given alike."""
+    start = jax.eval_shape(lambda: job.model.init(jax.random.key(0))) if job.params is None else job.params
+    weights = None if job.params is None else hashlib.sha256(np.asarray(theta(job.params)).tobytes()).hexdigest()
+    return {
+        "data (its SHA-256)": job.dataset.sha256, "model": job.model_name, "parameters": n_parameters(start),
+        "weights to start from (their SHA-256)": weights,
+        **job.settings.as_text(), "held_out": len(job.split.held_out),  # a file may lie elsewhere on another machine
+    }  # fmt: skip
 
 
 def with_cadence(job: Job, cadence: Cadence) -> Job:

@@ -19,6 +19,14 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def asked_cores() -> str | None:
+    """Returns how many cores JAX was told to use, as the environment has it; None where it takes those it may use.
+
+    How many there are decides how a convolution or a large matrix product is cut, and so its last bits.
+    """
+    return os.environ.get("PJRT_NPROC", os.environ.get("NPROC"))
+
+
 def in_threads(work: Callable[..., Any], items: Iterable[Any], what: str = "work") -> list[Any]:
     """Returns what a function gives for each item, as many at a time as there are cores.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .cores import n_cores
+from .cores import asked_cores, n_cores
 from .errors import SettingsError
 from .mesh import n_processes
 
@@ -131,7 +131,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(), "processor": _processor(), "cores": n_cores(),
         "device": device.device_kind if device.platform != "cpu" else "cpu",
         "devices": len(jax.devices()), "processes": n_processes(),
-        "pjrt_nproc": os.environ.get("PJRT_NPROC"),  # how many cores JAX was told to use: it decides bits, as they do
+        "pjrt_nproc": asked_cores(),
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .data import foreseen
-from .errors import SettingsError
+from .errors import SettingsError, Terminated
+from .join import ECHO_SECONDS
 from .losses import Loss
 from .models import Model
 from .optimizer import Optimizer
@@ -42,6 +44,7 @@ _KEPT = 64  # decisions that stay readable for processes that are behind
 
 _numbers = itertools.count()  # of decisions; every process makes them in the same order
 _caught: list[tuple[int, Any]] = []  # signals that wait for the next decision, with what handles them
+_runs = [0]  # how many runs have begun: a signal that one was told of is none for the next
 
 
 def _client() -> Any:
@@ -107,13 +110,42 @@ def agreed(value: Any) -> Any:
     return value
 
 
+def check_alike(given: dict[str, Any]) -> None:
+    """Refuses a run whose processes were given different things; they would wait for each other, or train nonsense.
+
+    Args:
+        given: what must be the same in all, by name.
+
+    Raises:
+        SettingsError: something is not, in all processes.
+
+    Example:
+        >>> check_alike({"every": 32})
+    """
+    client = _client()
+    if client is None:
+        return
+    number, differs = next(_numbers), None
+    if not leads():
+        client.key_value_set(f"backbeat/given/{number}/{process_index()}", json.dumps(given))
+    for index in range(1, n_processes()) if leads() else ():
+        other = json.loads(client.blocking_key_value_get(f"backbeat/given/{number}/{index}", _DAY_MS))
+        names = [name for name in {**given, **other} if given.get(name) != other.get(name)]
+        if names and differs is None:
+            name = names[0]
+            differs = f"process {index} was given {name}={other.get(name)!r}, and process 0 {given.get(name)!r}"
+    differs = agreed(differs)
+    if differs is not None:
+        raise SettingsError(f"{differs}; start all processes of a run with the same command line and data.")
+
+
 def _asked(client: Any) -> int:
     """Returns the signal that process 0 or another one caught, 0 for none; process 0 is told of the others'."""
-    own = _caught[0][0] if _caught else 0
+    own, where = _caught[0][0] if _caught else 0, f"backbeat/asked/{_runs[0]}"
     if leads():
-        return own or next((int(number) for _, number in client.key_value_dir_get("backbeat/asked")), 0)
+        return own or next((int(number) for _, number in client.key_value_dir_get(where)), 0)
     if own:
-        client.key_value_set(f"backbeat/asked/{jax.process_index()}", str(own), allow_overwrite=True)
+        client.key_value_set(f"{where}/{process_index()}", str(own), allow_overwrite=True)
     return own
 
 
@@ -144,31 +176,13 @@ class Team:
         return value if self.alone else agreed(value)
 
     def check_alike(self, given: dict[str, Any]) -> None:
-        """Refuses a run whose processes were given different things; they would wait for each other, or train nonsense.
-
-        Args:
-            given: what must be the same in all, by name.
-
-        Raises:
-            SettingsError: something is not, in all processes.
+        """Refuses a run whose processes were given different things; see `check_alike`.
 
         Example:
             >>> Team().check_alike({"every": 32})
         """
-        if self.alone:
-            return
-        client, number, differs = _client(), next(_numbers), None
-        if not leads():
-            client.key_value_set(f"backbeat/given/{number}/{process_index()}", json.dumps(given))
-        for index in range(1, n_processes()) if leads() else ():
-            other = json.loads(client.blocking_key_value_get(f"backbeat/given/{number}/{index}", _DAY_MS))
-            names = [name for name in {**given, **other} if given.get(name) != other.get(name)]
-            if names and differs is None:
-                name = names[0]
-                differs = f"process {index} was given {name}={other.get(name)!r}, and process 0 {given.get(name)!r}"
-        differs = agreed(differs)
-        if differs is not None:
-            raise SettingsError(f"{differs}; start all processes of a run with the same command line and data.")
+        if not self.alone:
+            check_alike(given)
 
     def handed_out(self, about: Any, arrays: list[np.ndarray]) -> tuple[Any, list[np.ndarray]]:
         """Returns numbers and texts, and arrays, as process 0 has them; what the others give does not count.
@@ -196,22 +210,32 @@ class Team:
             _caught.clear()
             if callable(handler):
                 handler(number, None)  # raises what the command line makes of it
-            raise KeyboardInterrupt
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """While this lasts, a signal to end the run waits for `check`, so that all processes end at the same update.
 
-        A second one ends the process at once.
+        A second one ends the process at once, by itself: to end in order without the others would be to wait for them.
         """
-        if self.alone or threading.current_thread() is not threading.main_thread():
+        if self.alone:
             yield
             return
+        _runs[0] += 1
+        _caught.clear()
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        since = [0.0]
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def catch(number: int, frame: FrameType | None) -> None:
-            _caught.append((number, before[signal.Signals(number)]))
-            signal.signal(number, before[signal.Signals(number)])
+            if not _caught:
+                _caught.append((number, before[signal.Signals(number)]))
+                since[0] = time.monotonic()
+            elif time.monotonic() - since[0] > ECHO_SECONDS:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
 
         for number in before:
             signal.signal(number, catch)

@@ -2,7 +2,8 @@
 
 import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -130,6 +131,20 @@ def family(pid: int) -> set[int]:
         new = {child for child, parent in parents.items() if parent in new} - found
         found |= new
     return found
+
+
+@pytest.fixture
+def gone() -> Callable[[Callable[[], Collection[int]]], None]:
+    """What waits until no process is found any more."""
+
+    def wait(running: Callable[[], Collection[int]]) -> None:
+        for _ in range(200):
+            if not running():
+                return
+            time.sleep(0.05)
+        pytest.fail(f"still there after 10 s: {running()}")
+
+    return wait
 
 
 @pytest.fixture

@@ -32,6 +32,21 @@ def always_lost(trainings, *, seconds, crowd, progress):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Strange:
+    """Cannot be made anew where it is unpacked."""
+
+    def __reduce__(self):
+        return needs_more, ()
+
+
+def needs_more(more):
+    return more
+
+
+def takes_strange(trainings, *, strange, seconds, crowd, progress):
+    return strange
+
+
 def diverges(trainings, *, seconds, crowd, progress):
     raise DivergedError("the optimizer's own learning rate diverges at update 7.")
 

@@ -31,7 +31,9 @@ def titled(pid):
 
 
 @pytest.mark.reliability(row="workers")
-def test_the_table_is_that_of_one_process_though_a_worker_is_killed(ray, compared_on, on_one, table_of, processes_of):
+def test_the_table_is_that_of_one_process_though_a_worker_is_killed(
+    ray, compared_on, on_one, table_of, processes_of, gone
+):
     killed, told = [], []
 
     def kill_one(at):
@@ -54,15 +56,7 @@ def test_the_table_is_that_of_one_process_though_a_worker_is_killed(ray, compare
         assert shares == sorted(shares)
         assert shares[-1] == pytest.approx(1.0)
     assert not ray.is_initialized()
-    wait_for_the_end(lambda: [pid for pid in processes_of(os.getpid()) if "ray" in titled(pid)])
-
-
-def wait_for_the_end(running):
-    for _ in range(200):
-        if not running():
-            return
-        time.sleep(0.05)
-    pytest.fail(f"still there after 10 s: {[titled(pid) for pid in running()]}")
+    gone(lambda: [pid for pid in processes_of(os.getpid()) if "ray" in titled(pid)])
 
 
 @pytest.fixture
@@ -92,6 +86,9 @@ def test_a_cluster_that_runs_is_used_and_left_running(cluster, ray, trainings, e
         each(trainings, [errands.always_lost, errands.waits])
     with pytest.raises(DivergedError, match="diverges at update 7"):
         each(trainings, [errands.diverges, errands.waits])
+    with pytest.raises(RuntimeError, match=r"(?s)missing 1 required positional argument: 'more'"):
+        each(trainings, [partial(errands.takes_strange, strange=errands.Strange())], said.append)
+    assert len(said) == 4, "a mistake is no lost worker"
     assert ray.is_initialized()
 
 
@@ -104,7 +101,7 @@ def test_a_cluster_that_is_not_there_is_said_in_a_sentence(trainings, errands, m
         each(trainings, [errands.seen])
 
 
-def test_an_interrupt_leaves_nothing_running(tmp_path, processes_of):
+def test_an_interrupt_leaves_nothing_running(tmp_path, processes_of, gone):
     process = subprocess.Popen(
         [sys.executable, "-m", "backbeat", "compare", "--budget", "300 s", "--on", "ray", "--run", "half", "--target",
          "accuracy>=1"],
@@ -121,4 +118,4 @@ def test_an_interrupt_leaves_nothing_running(tmp_path, processes_of):
     assert process.returncode == 130
     assert err.strip() == "backbeat: interrupted."
     assert not (tmp_path / "runs" / "half").exists()
-    wait_for_the_end(lambda: [pid for pid in started if "ray" in titled(pid)])
+    gone(lambda: [pid for pid in started if "ray" in titled(pid)])

@@ -15,6 +15,7 @@ import pytest
 
 import backbeat as bb
 from backbeat.cli import run
+from backbeat.compare import processes
 from backbeat.compare.spread import Workers
 from backbeat.compare.trainings import Unit
 from backbeat.compare.where import Where, where
@@ -71,8 +72,6 @@ def test_the_data_is_sent_once_and_seeds_are_made_where_they_are_needed(training
 
 
 def test_units_have_the_time_that_they_would_have_alone(trainings, errands, monkeypatch):
-    from backbeat.compare import processes
-
     asked = []
 
     def share(waiting, at_once):
@@ -102,6 +101,46 @@ def test_a_unit_whose_worker_is_lost_is_done_again_and_one_that_always_loses_it_
         each(trainings, [partial(errands.twice, x=1), errands.always_lost], said=said.append)
     assert len(said) == 2
     assert not multiprocessing.active_children()
+
+
+def test_signals_wait_while_workers_are_started():
+    came, before = [], {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: came.append(number))
+        for number in before:
+            with processes._uninterrupted():
+                os.kill(os.getpid(), number)
+                assert came == []
+            assert [came.pop()] == [number]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_processes_that_the_system_does_not_start_are_refused_and_none_is_left(trainings, errands, monkeypatch):
+    begin, begun = processes._Worker.__init__, []
+
+    def third_fails(self):
+        if len(begun) == 2:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        begun.append(self)
+        begin(self)
+
+    monkeypatch.setattr(processes._Worker, "__init__", third_fails)
+    with pytest.raises(SettingsError, match=r"^3 processes cannot be started here \(Resource .*\); give fewer\.$"):
+        each(trainings, [partial(errands.twice, x=x) for x in range(3)], n=3)
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_whose_asker_is_gone_ends_without_a_word():
+    """As its pipe shows it, before its thread has seen it."""
+    code = (
+        "from backbeat.compare import processes\nfrom multiprocessing import Pipe\n"
+        "processes._end_with_parent = lambda: None\nmine, theirs = Pipe()\nmine.close()\nprocesses._serve(theirs)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_goes_wrong_in_a_worker_goes_wrong_here(trainings, errands):
@@ -188,15 +227,6 @@ def wait_for_workers(process, processes_of, tmp_path):
     return pytest.fail("no workers were started")
 
 
-def wait_for_the_end(workers):
-    for _ in range(200):
-        running = {pid for pid in workers if Path(f"/proc/{pid}/stat").exists() and not ended(pid)}
-        if not running:
-            return
-        time.sleep(0.05)
-    pytest.fail(f"still there after 10 s: {running}")
-
-
 def ended(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -205,7 +235,7 @@ def ended(pid):
 
 
 @pytest.mark.parametrize("end", ["Ctrl-C", "kill"])
-def test_no_worker_outlives_the_command(tmp_path, processes_of, end):
+def test_no_worker_outlives_the_command(tmp_path, processes_of, gone, end):
     process = started(
         tmp_path, "compare", "--budget", "300 s", "--on", "2", "--run", "spread", "--target", "accuracy>=1"
     )
@@ -219,7 +249,7 @@ def test_no_worker_outlives_the_command(tmp_path, processes_of, end):
         assert process.returncode == 130
         assert err.strip() == "backbeat: interrupted."
         assert not (tmp_path / "runs" / "spread").exists()
-    wait_for_the_end(workers)
+    gone(lambda: [pid for pid in workers if not ended(pid)])
 
 
 def test_a_script_that_asks_for_workers_at_its_top_is_told_where_to_do_so(tmp_path):

@@ -34,11 +34,13 @@ def started(jobs: list, index: int, processes: int, address: str, environment: d
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    """Returns (jobs, processes, devices of each) -> what each process printed, job by job."""
+    """Returns (jobs, processes, devices of each, environment) -> what each process printed, job by job."""
 
-    def run(jobs: list, *, processes: int = 1, devices: int = 1) -> list[list[dict[str, Any]]]:
+    def run(
+        jobs: list, *, processes: int = 1, devices: int = 1, environment: dict[str, str] | None = None
+    ) -> list[list[dict[str, Any]]]:
         cache = str(tmp_path_factory.mktemp("cache"))
-        environment = {"JAX_NUM_CPU_DEVICES": str(devices), "BACKBEAT_CACHE": cache}
+        environment = {"JAX_NUM_CPU_DEVICES": str(devices), "BACKBEAT_CACHE": cache, **(environment or {})}
         address = free_address()
         all_of_them = [started(jobs, index, processes, address, environment) for index in range(processes)]
         with ThreadPoolExecutor(

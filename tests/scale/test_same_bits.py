@@ -52,8 +52,14 @@ def test_processes_change_no_bit_and_read_their_share_of_the_files(work: Any, al
     assert max(alone["noise"]["sizes"][1:]) > 4, "the batch never followed the noise"
 
 
-def test_three_processes_agree_on_what_clocks_decide(work: Any, alone: dict):
-    jobs = [["minibatch", FIXED], ["seconds", {}], ["diverges", {}], *([name, {}] for name in ORDINARY)]
+def test_three_processes_agree_on_what_clocks_and_signals_decide(work: Any, alone: dict):
+    """A signal that one of them gets ends the run of all, and not the next one."""
+    jobs = [
+        ["minibatch", {**FIXED, "interrupted": True}],
+        ["seconds", {}],
+        ["diverges", {}],
+        *([name, {}] for name in ORDINARY),
+    ]
     runs = work(jobs, processes=3)
     fixed, seconds, diverged, *ordinary = zip(*runs, strict=True)
     assert {run["theta"] for run in fixed} == {alone["minibatch"]["theta"]}
@@ -69,6 +75,14 @@ def test_three_processes_agree_on_what_clocks_decide(work: Any, alone: dict):
 def test_the_fixed_order_gives_the_same_mean(alone: dict):
     for name in ORDINARY:
         np.testing.assert_allclose(alone[name]["values"], alone[f"{name}, ordinary"]["values"], **ROUNDING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cores", ["1", "4"])
+def test_the_number_of_cores_changes_no_bit_of_dense_networks(work: Any, alone: dict, cores: str):
+    """Others, with convolutions, may differ: docs/scale.md has what was seen."""
+    (found,) = work([[name, FIXED] for name in JOBS], environment={"PJRT_NPROC": cores})
+    assert different([[name] for name in JOBS], found, alone) == []
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ process it is, and how many there are, is read from the environment, as `backbea
 import hashlib
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ import numpy as np
 
 import backbeat as bb
 from backbeat.errors import DivergedError
+from backbeat.events import StretchDone
 from backbeat.join import join, leave, place_of
+from backbeat.mesh import n_processes, process_index
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(77, 6)).astype(np.float32)
@@ -85,11 +88,29 @@ def trained(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     model, data, given = JOBS[name]
     if settings.pop("in_files", False):
         return in_files(model, data, {**GIVEN, **given, **settings})
+    if settings.pop("interrupted", False):
+        interrupted(model, data, {**GIVEN, **given, **settings, "duration": "300 s", "schedule": None})
     try:
         run = bb.fit(model, data, **{**GIVEN, **given, **settings})
     except DivergedError as error:
         run: Any = error.run
     return told(run)
+
+
+def interrupted(model: Any, data: tuple, settings: dict[str, Any]) -> None:
+    """Trains until the last process is interrupted, which ends all of them."""
+    numbers = [number for number in (process_index(),) if number == n_processes() - 1]
+
+    def interrupt(event: Any) -> None:
+        if isinstance(event, StretchDone) and numbers:
+            numbers.clear()
+            signal.raise_signal(signal.SIGINT)
+
+    try:
+        bb.fit(model, data, **settings, on_event=interrupt)
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("it was not interrupted")
 
 
 def told(run: Any) -> dict[str, Any]:

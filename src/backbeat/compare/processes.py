@@ -25,6 +25,7 @@ from .trainings import Trainings, carried_out
 from .where import GUARD, WORKER
 
 _APART = 0.1  # seconds between two shares that are told
+_HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class Processes:
@@ -41,15 +42,21 @@ class Processes:
         Args:
             n: how many.
             trainings: what each is sent once.
+
+        Raises:
+            SettingsError: the system starts no more of them.
         """
         self.n, self.n_cores, self._trainings = n, n_cores(), trainings
         self._failed: list[tuple[int, str, Any]] = []  # to start at all
         self._workers: list[_Worker] = []
         try:
             with _uninterrupted():
-                self._workers += [_Worker() for _ in range(n)]
-        except BaseException:
+                for _ in range(n):
+                    self._workers.append(_Worker())
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError):
+                raise SettingsError(f"{n} processes cannot be started here ({error.strerror}); give fewer.") from None
             raise
 
     def start(self, number: int, work: Callable[..., Any]) -> None:
@@ -96,14 +103,18 @@ class Processes:
         Raises:
             WorkerError: it could not even start, so that another could not either.
         """
-        why = worker.end()
-        if not worker.ready and "exit code" in why:
+        code = worker.end()
+        if not worker.ready and code >= 0:
             raise WorkerError(
-                f"a worker could not start ({why}; it says itself why). Where a script asks for it: {GUARD}"
+                f"a worker could not start (ended with exit code {code}; it says itself why). Where a script asks for "
+                f"it: {GUARD}"
             )
         with _uninterrupted():
             self._workers[self._workers.index(worker)] = _Worker()
-        return why
+        if code < 0:
+            with suppress(ValueError):
+                return f"ended by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
 
 
 class _Worker:
@@ -124,45 +135,47 @@ class _Worker:
         self._process.start()
         theirs.close()  # so that the pipe ends with the process
 
-    def end(self) -> str:
-        """Ends the process; returns how it ended, where it has ended by itself."""
+    def end(self) -> int:
+        """Ends the process; returns its exit code, or the number of the signal that ended it as a negative one."""
         if self.unit is not None:  # its pipe may be closed a moment before it has ended
             self._process.join(0.5)
         self._process.kill()
         self._process.join()
-        code = self._process.exitcode
         self.pipe.close()
-        if code is not None and code < 0:
-            with suppress(ValueError):
-                return f"ended by {signal.Signals(-code).name}"
-        return f"ended with exit code {code}"
+        assert self._process.exitcode is not None
+        return self._process.exitcode
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back: a process that is just being started would be left half made.
+    """Holds Ctrl-C and SIGTERM back: a process that is just being started would be left half made.
 
-    What is started meanwhile has the signal blocked for good: it ends when it is told to.
+    What is started meanwhile has them blocked.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     held: list[int] = []
     resource_tracker.ensure_running()  # which multiprocessing would start otherwise, and let signals in thereby
-    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))  # other threads may get it
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = [(number, signal.getsignal(number)) for number in _HELD]
+    for number in _HELD:  # other threads may get it
+        signal.signal(number, lambda number, frame: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in before:
+            signal.signal(number, handler)
     if held:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(held[0])
 
 
 def _serve(pipe: connection.Connection) -> None:
     """Works off units until there are no more: what a worker does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a terminal sends to all: the process that asks says what to do
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         pipe.send(("ready", None))
@@ -174,9 +187,9 @@ def _serve(pipe: connection.Connection) -> None:
                 pipe.send(answer)
             except (pickle.PicklingError, TypeError, AttributeError):  # an exception with something strange in it
                 pipe.send(("failed", WorkerError(str(answer[1]))))
-    except EOFError:  # no more units
+    except (EOFError, ConnectionError):  # no more units, or nobody to tell
         return
-    except (ImportError, AttributeError, pickle.UnpicklingError) as error:
+    except (ImportError, AttributeError, OSError, pickle.UnpicklingError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         pipe.send(("failed", SettingsError(
             f"a worker cannot find what it was sent ({said}); define it at the top of a module, or leave on out."

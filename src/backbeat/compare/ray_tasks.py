@@ -60,7 +60,7 @@ class RayTasks:
 
     def events(self) -> list[tuple[int, str, Any]]:
         """Waits a moment; returns what was told, found and lost."""
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, RayTaskError
 
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_WAIT)
         found: list[tuple[int, str, Any]] = [(number, "progress", share) for number, share in self._told().items()]
@@ -69,7 +69,8 @@ class RayTasks:
             try:
                 found.append((number, *self._ray.get(task)))
             except RayError as error:
-                found.append((number, "lost", _how(error)))
+                ours = isinstance(error, RayTaskError) and not isinstance(error.cause, RayError)
+                found.append((number, "failed", RuntimeError(str(error))) if ours else (number, "lost", _how(error)))
         return found
 
     def close(self) -> None:
@@ -158,11 +159,11 @@ def _carry_out(
             _held.clear()
             _held[key] = pickle.loads(ray.get(trainings[0]))
         work = pickle.loads(packed)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, OSError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return "failed", SettingsError(
-            f"a worker cannot find what it was sent ({said}): backbeat and your own modules have to be on the "
-            "cluster as they are here."
+            f"a worker cannot find what it was sent ({said}): backbeat, your own modules and data in files have to be "
+            "on the cluster as they are here."
         )
     told = Throttled(lambda share: board.put.remote(number, share))
     return carried_out(partial(work, progress=told), _held[key])

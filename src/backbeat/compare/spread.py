@@ -15,6 +15,12 @@ from ..errors import SettingsError, WorkerError
 from .trainings import Trainings, Unit
 from .where import Where, check_sent
 
+MOST_LOST = 3  # workers that one unit may cost
+_THREADS = 2  # of a vectorised sweep
+
+Share = Callable[[int, int], float]  # (units that have not begun, how many at once) -> seconds for the next one
+Told = Callable[[str, float], None]  # (cadence, share of all units that is done)
+
 
 def check_place(place: Where | None, trainings: Trainings) -> None:
     """Refuses workers that could not do as this process does, before anything is measured.
@@ -38,13 +44,6 @@ def check_place(place: Where | None, trainings: Trainings) -> None:
     settings = trainings.settings
     check_sent(place, {"model": trainings.model, "loss": settings.loss, "optimizer": settings.optimizer,
                        "params": trainings.params, "prepare": trainings.dataset.preparation})  # fmt: skip
-
-
-MOST_LOST = 3  # workers that one unit may cost
-_THREADS = 2  # of a vectorised sweep
-
-Share = Callable[[int, int], float]  # (units that have not begun, how many at once) -> seconds for the next one
-Told = Callable[[str, float], None]  # (cadence, share of all units that is done)
 
 
 @runtime_checkable
