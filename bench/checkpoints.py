@@ -116,9 +116,8 @@ def main() -> None:
     if options.json:
         print(json.dumps([asdict(cost) for cost in costs], indent=2))
         return
-    print(
-        "| run | s without | with | checkpoints | MB each | ms each | share of the time |\n|---|---|---|---|---|---|---|"
-    )
+    print("| run | s without | with | checkpoints | MB each | ms each | share of the time |")
+    print("|---|---|---|---|---|---|---|")
     for cost in costs:
         print(
             f"| {cost.case} | {cost.seconds:.1f} | {cost.ratio:.2f} × ({cost.low:.2f} to {cost.high:.2f}) | "
