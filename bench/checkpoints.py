@@ -89,20 +89,23 @@ def measure(name: str, rounds: int, seconds: float) -> Cost:
         case.seconds(n, "auto")  # compiles, and imports what saves
         while (took := case.seconds(n, "never")) < seconds / 4:
             n *= 2
-        n, sides = round(n * seconds / took), {"auto": [], "never": []}
+        n, size, sides = round(n * seconds / took), 0, {"auto": [], "never": []}
         writes.clear()
         for number in range(rounds):
             for side in ("auto", "never") if number % 2 else ("never", "auto"):
                 sides[side].append(case.seconds(n, side))
                 if side == "auto":
-                    newest = checkpoint.numbered(case.newest)[-1]
-        size = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file())
+                    size = _bytes(checkpoint.numbered(case.newest)[-1])
     ratios = [saved / alone for saved, alone in zip(sides["auto"], sides["never"], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     return Cost(
         name, statistics.median(sides["never"]), middle, low, high, round(len(writes) / rounds), size / 1e6,
         1e3 * statistics.median(writes), sum(writes) / sum(sides["auto"]),
     )  # fmt: skip
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def main() -> None:
