@@ -5,13 +5,20 @@ import os
 os.environ.setdefault("MPLBACKEND", "Agg")  # no test opens a window
 os.environ.setdefault("KERAS_BACKEND", "jax")  # chosen when Keras is imported, whichever test is the first to do so
 
+import atexit
+import shutil
 import sys
+import tempfile
 from types import ModuleType
 
 import beartype
 import hypothesis
 import jax
 import jaxtyping
+
+if "BACKBEAT_CACHE" not in os.environ:  # one for all tests and the processes that they start, and not the user's own
+    os.environ["BACKBEAT_CACHE"] = tempfile.mkdtemp(prefix="backbeat-cache-")
+    atexit.register(shutil.rmtree, os.environ["BACKBEAT_CACHE"], ignore_errors=True)
 
 jax.config.update("jax_num_cpu_devices", 2)  # so that work over several devices is tested on any machine
 jax.config.update("jax_numpy_dtype_promotion", "strict")  # mixed dtypes are a mistake until someone says otherwise

@@ -41,6 +41,7 @@ LAYERS = (
         "trial",
         "join",
         "mesh",
+        "programs",
         "allowed",
         "config",
         "folder",

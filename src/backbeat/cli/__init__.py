@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from types import FrameType
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
@@ -23,6 +24,7 @@ from .options import fill_from_settings
 from .processes import with_others
 
 INTERRUPTED, TERMINATED = 130, 143
+_COMPUTES_NOTHING = ("report", "runs", "watch")  # which start faster without JAX
 
 app = App(
     name="backbeat",
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGINT, interrupt)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, interrupt)
-    code = run(sys.argv[1:] if arguments is None else arguments)
+    code = run(sys.argv[1:] if arguments is None else arguments, keeps=True)
     if code in (INTERRUPTED, TERMINATED):
         # XLA's own threads may still compute; a tidy end of Python would pull the data away under them, and crash
         sys.stdout.flush()
@@ -91,13 +93,20 @@ def _unraisable(error: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(error)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Returns the exit code of one command; an error of the user's is one sentence on standard error."""
+def run(arguments: Sequence[str], *, keeps: bool = False) -> int:
+    """Returns the exit code of one command; an error of the user's is one sentence on standard error.
+
+    Args:
+        arguments: the command line.
+        keeps: whether compiled programs are kept for the next process (`backbeat.programs`).
+    """
     try:
         command, given, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
         if given.arguments.get("settings") is not None:
             fill_from_settings(given)
         call = partial(command, *given.args, **given.kwargs)
+        if keeps and command.__name__ not in _COMPUTES_NOTHING:
+            call = partial(_keeping, call)
         several = "processes" in given.signature.parameters
         code = with_others(call, given.arguments, arguments) if several else call()
         sys.stdout.flush()
@@ -123,6 +132,15 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's last flush finds a reader
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _keeping(call: Callable[[], Any]) -> Any:
+    # of a kept program XLA logs an error where it does not know the name of a feature of the processor, and goes on
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from ..programs import keep_programs
+
+    keep_programs()
+    return call()
 
 
 def _complain(sentence: str, code: int) -> int:
