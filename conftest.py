@@ -7,6 +7,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # chosen when Keras is imported, 
 
 import atexit
 import shutil
+import signal
 import sys
 import tempfile
 from types import ModuleType
@@ -15,6 +16,10 @@ import beartype
 import hypothesis
 import jax
 import jaxtyping
+
+# a shell that starts the tests in the background has them ignore Ctrl-C, and the processes that they start as well
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "BACKBEAT_CACHE" not in os.environ:  # one for all tests and the processes that they start, and not the user's own
     os.environ["BACKBEAT_CACHE"] = tempfile.mkdtemp(prefix="backbeat-cache-")
