@@ -51,6 +51,7 @@ app.command("backbeat.cli.evaluate:evaluate", name="evaluate", help="Score a run
 app.command("backbeat.cli.export:export", name="export", help="Write a run's network for other programs, checked.")
 app.command("backbeat.cli.report:report", name="report", help="Write the report page of a run, comparison or advice.")
 app.command("backbeat.cli.watch:watch", name="watch", help="Show runs as they go on, on a page of this machine.")
+app.command("backbeat.cli.explain:explain", name="explain", help="See what happens inside an update, on a page.")
 app.command("backbeat.cli.runs:runs", name="runs", help="List runs, comparisons and advice.")
 app.register_install_completion_command(help="Install completion for the shell in use.")
 

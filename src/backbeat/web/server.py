@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
@@ -117,13 +117,23 @@ def application(watched: Watched, token: str, hosts: list[str]) -> Any:
 
 
 def _files() -> list[tuple[str, str, str]]:
-    """Returns the files of the page: (name, text, kind). Nothing else is ever served, whatever the path."""
+    return page_files("live.html", (*SCRIPTS, "overview.js", "live.js"), (*STYLES, "live.css"))
+
+
+def page_files(page: str, scripts: Sequence[str], styles: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Returns the files of a page: (name, text, kind). Nothing else is ever served, whatever the path.
+
+    Args:
+        page: the name of its HTML file.
+        scripts: names of its scripts, in their order.
+        styles: likewise.
+    """
     static = resources.files("backbeat").joinpath("web", "static")
-    names = [*STYLES, *SCRIPTS, "live.css", "overview.js", "live.js", "live.html"]
+    names = [*styles, *scripts, page]
     texts = {name: static.joinpath(*name.split("/")).read_text(encoding="utf-8") for name in names}
-    lines = [f'<link rel="stylesheet" href="static/{name}">' for name in names if name.endswith(".css")]
-    lines += [f'<script defer src="static/{name}"></script>' for name in names if name.endswith(".js")]
-    texts["live.html"] = texts["live.html"].replace("{{files}}", "\n".join(lines))
+    lines = [f'<link rel="stylesheet" href="static/{name}">' for name in styles]
+    lines += [f'<script defer src="static/{name}"></script>' for name in scripts]
+    texts[page] = texts[page].replace("{{files}}", "\n".join(lines))
     return [(name, text, _KINDS[Path(name).suffix]) for name, text in texts.items()]
 
 
@@ -166,12 +176,23 @@ def serve(folder: Path, port: int | None, tell: Callable[[str], None]) -> None:
     Raises:
         SettingsError: the port cannot be used.
     """
+    run_server(lambda token, hosts: application(Watched(folder), token, hosts), port, tell)
+
+
+def run_server(made: Callable[[str, list[str]], Any], port: int | None, tell: Callable[[str], None]) -> None:
+    """Serves an application on this machine's own address until the process is interrupted.
+
+    Args:
+        made: (token, hosts) -> the application.
+        port: which; None for any that is free.
+        tell: is given the address as soon as it can be opened.
+    """
     import uvicorn
 
     listener, token = listening(port), secrets.token_urlsafe(24)
     with listener:
         port = listener.getsockname()[1]
-        app = application(Watched(folder), token, [f"127.0.0.1:{port}", f"localhost:{port}"])
+        app = made(token, [f"127.0.0.1:{port}", f"localhost:{port}"])
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, server_header=False, date_header=False, ws="none",
             h11_max_incomplete_event_size=16384, timeout_graceful_shutdown=1, loop="asyncio", http="h11",
