@@ -18,7 +18,6 @@ import numpy as np
 
 from .cores import asked_cores, n_cores
 from .errors import SettingsError
-from .mesh import n_processes
 
 _WORDS = [
     "amber", "autumn", "birch", "calm", "cedar", "cobalt", "copper", "coral", "dawn", "ember", "fern", "flint",
@@ -119,6 +118,8 @@ def plain(value: Any) -> Any:
 def environment() -> dict[str, Any]:
     """Returns what else decides a run's figures: versions, processor, cores, device."""
     import jax
+
+    from .mesh import n_processes
 
     found: dict[str, Any] = {"python": platform.python_version()}
     for name in ("backbeat", "jax", "jaxlib", "optax", "numpy"):

@@ -97,7 +97,7 @@
     };
   }
 
-  function curves(record, state, noise) {
+  function curves(record, state, others) {
     const history = record.history || {};
     const clocks = Object.keys(CLOCKS).filter((clock) => has(history, clock));
     const losses = LOSSES.filter(([name]) => has(history, name));
@@ -174,7 +174,7 @@
           }),
         );
       }
-      if (noise) noise.draw(state.clock, axisX(state), state.logX);
+      for (const other of others) other.draw(state.clock, axisX(state), state.logX);
     }
     const key = make(
       "div",
@@ -403,10 +403,17 @@
 
   backbeat.run = (record, root, state) => {
     Object.assign(state, { clock: "updates", logX: false, logY: true, ...state });
-    const noise = backbeat.noise(record);
-    const drawn = curves(record, state, noise);
+    const others = [backbeat.along(record), backbeat.noise(record)].filter(Boolean);
+    const drawn = curves(record, state, others);
     const ranged = rates(record);
-    const parts = [drawn && drawn.element, drawn && noise && noise.element, repeats(record), ranged && ranged.element, settings(record)];
+    const parts = [
+      drawn && drawn.element,
+      backbeat.mistakes(record),
+      ...(drawn ? others.map((other) => other.element) : []),
+      repeats(record),
+      ranged && ranged.element,
+      settings(record),
+    ];
     root.append(...heading(record), outcome(record), ...[...parts, words.environment(record)].filter(Boolean));
     if (drawn) drawn.draw();
     if (ranged) ranged.draw();
