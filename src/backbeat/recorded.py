@@ -140,6 +140,17 @@ def _of_record(record: dict[str, Any]) -> dict[str, Any]:
     return row | {"state": state, "every": record["every"], **known}
 
 
+def with_mistakes(record: dict[str, Any], run: Path | None) -> dict[str, Any]:
+    """Returns a run's record with what it was last seen to get wrong, where that is known.
+
+    Example:
+        >>> with_mistakes({"kind": "run"}, Path("no-such-run"))
+        {'kind': 'run'}
+    """
+    found = None if run is None else read_mistakes(run)
+    return record if found is None else record | {"mistakes": found}
+
+
 def read_mistakes(run: Path) -> dict[str, Any] | None:
     """Returns what a run was last seen to get wrong; None where that is not known.
 

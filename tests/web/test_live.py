@@ -113,7 +113,7 @@ def test_a_long_run_is_thinned_for_drawing_and_keeps_its_extremes(tmp_path: Path
     before = (tmp_path / "events.jsonl").read_bytes()
     run = Followed(tmp_path)
     run.refresh()
-    record, curve = run.record(), run.curve()
+    record, curve = run.record(), json.loads(run.curve())
     assert record["thinned"]["rows"] == 5000
     for history, most in ((record["history"], 1000), (curve["history"], 300)):
         assert len(history["updates"]) <= most

@@ -22,7 +22,8 @@ from ..report.page import rows_kept, thinned
 
 EVENTS, RECORD = "events.jsonl", "record.json"
 _MOST_ROWS = 1000  # of a history that is sent; a chart is not as many points wide
-_POINTS = 300  # of a curve among others
+_POINTS, _FEWER_POINTS, _FEW = 300, 120, 40  # of a curve among others, and among more than a few
+_ON_CURVES = ("updates", "examples", "epochs", "wall_seconds", "loss_mean")
 _HELD, _MOST_HELD = 4000, 20_000  # rows of a history in memory: where there are more, they are thinned to fewer
 _LINES = 1000  # of a file that are counted in at once
 
@@ -70,6 +71,7 @@ class Followed:
     _left_out: int = 0  # rows
     _since: dict[str, Any] = field(default_factory=dict)  # the newest event before the process that trains now
     _known: tuple[int, Any] = (-1, None)  # the history of a version
+    _drawn: tuple[int, int, str] = (-1, 0, "")  # the curve of a version, of so many points
 
     def refresh(self) -> bool:
         """Reads what is new; returns whether anything is."""
@@ -236,15 +238,27 @@ class Followed:
             shown["thinned"] = {"rows": len(account.rows) + self._left_out, "shown": n_shown}
         return plain(shown)
 
-    def curve(self) -> dict[str, Any]:
-        """Returns its loss and scores on three clocks, thinned to a few hundred points, to be drawn among others."""
-        record = thinned({"history": self._history()}, _POINTS)
-        names = ("updates", "examples", "epochs", "wall_seconds", "loss_mean")
-        wanted = {
-            name: column for name, column in record["history"].items()
-            if name in names or name.startswith(("train_", "held_out_"))
-        }  # fmt: skip
-        return plain({"name": self.folder.name, "version": self.version, "history": wanted})
+    def curve(self, among: int = 1) -> str:
+        """Returns its loss and scores on its clocks as JSON text, thinned: the more curves there are, the fewer points.
+
+        Args:
+            among: how many curves are drawn.
+        """
+        most = _POINTS if among <= _FEW else _FEWER_POINTS
+        if self._drawn[:2] != (self.version, most):
+            record = thinned({"history": self._history()}, most)
+            wanted = {
+                name: [_rounded(value) for value in column] for name, column in record["history"].items()
+                if name in _ON_CURVES or name.startswith(("train_", "held_out_"))
+            }  # fmt: skip
+            curve = {"name": self.folder.name, "version": self.version, "history": wanted}
+            self._drawn = self.version, most, json.dumps(plain(curve), ensure_ascii=False)
+        return self._drawn[2]
+
+
+def _rounded(value: Any) -> Any:
+    """Returns a number with the digits that a drawing has; whole numbers as they are."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 class Watched:

@@ -104,7 +104,10 @@
     if (!clocks.length || !losses.length) return null;
     if (!clocks.includes(state.clock)) state.clock = clocks[0];
     const points = (name) =>
-      history[name].map((y, i) => ({ x: history[state.clock][i], y })).filter((p) => known(p.x) && known(p.y));
+      charts.smooth(
+        history[name].map((y, i) => ({ x: history[state.clock][i], y })).filter((p) => known(p.x) && known(p.y)),
+        state.smooth,
+      );
     const handles = [];
     const loss = charts.card(
       "Loss",
@@ -209,6 +212,7 @@
             draw();
           },
         ),
+        charts.smoothing(state, draw),
       ),
       make("div", { class: scores.length ? "two" : "" }, loss.box, ...scores.map((s) => s.card.box)),
     );
@@ -402,7 +406,7 @@
   }
 
   backbeat.run = (record, root, state) => {
-    Object.assign(state, { clock: "updates", logX: false, logY: true, ...state });
+    Object.assign(state, { clock: "updates", logX: false, logY: true, smooth: 0, ...state });
     const others = [backbeat.along(record), backbeat.noise(record)].filter(Boolean);
     const drawn = curves(record, state, others);
     const ranged = rates(record);
