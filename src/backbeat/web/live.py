@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class Followed:
     _account: Account = field(default_factory=Account)
     _offset: int = 0
     _stamps: Any = None
+    _read_of: tuple[int, int, int] | None = None  # the stamp of the events that were read
     _record: dict[str, Any] | None = None
     _error: str | None = None
     _left_out: int = 0  # rows
@@ -82,14 +84,16 @@ class Followed:
         running = events is not None and in_use(self.folder)
         changed = (events, record, mistakes) != before or running != self.running
         self._stamps, self.running = (events, record, mistakes), running
-        if events is not None and (before is None or events != before[0]):
-            if before is None or before[0] is None or events[0] != before[0][0] or events[1] < self._offset:
-                self._begin()
-            self._read()
         if record is None or running:
             self._record = self._error = None
         elif before is None or record != before[1] or self._record is None:
             self._finished()
+        if events is not None and self._record is None:  # a record says all that the events do
+            if self._read_of is None or events[0] != self._read_of[0] or events[1] < self._offset:
+                self._begin()
+            if events != self._read_of:
+                self._read()
+            self._read_of = events
         self.version += changed
         return changed
 
@@ -114,7 +118,7 @@ class Followed:
     def _line(self, text: bytes) -> list[dict[str, Any]]:
         """Returns the event of a line; nothing for a damaged one: the run goes on without it, and so does its page."""
         try:
-            line = json.loads(text)
+            line = json.loads(text.decode())
             line["event"]
         except (ValueError, TypeError, KeyError):
             return []
@@ -165,9 +169,10 @@ class Followed:
         if kind != "run":
             return row
         about = record or self.about
-        row |= {"every": about.get("every"), "seed": about.get("seed"), "alike": self._alike(), **{
-            name: self.last.get(name) for name in ("updates", "examples", "epochs", "wall_seconds")
-        }}  # fmt: skip
+        done = record.get("finished") or self.last
+        row |= {"every": about.get("every"), "seed": about.get("seed"), "alike": self._alike()}
+        row |= {name: done.get(name) for name in ("updates", "examples", "epochs")}
+        row["wall_seconds"] = done.get("seconds") if record else done.get("wall_seconds")
         row |= self._progress() if self.running else {}
         return row | self._scores()
 
@@ -273,9 +278,14 @@ class Watched:
         self.one = (folder / EVENTS).exists() or (folder / RECORD).exists()
         self.followed: dict[str, Followed] = {}
         self.version = 0
+        self._one_at_a_time = threading.Lock()
 
     def refresh(self) -> bool:
         """Reads what is new; returns whether anything is."""
+        with self._one_at_a_time:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         folders = [self.folder] if self.one else self._folders()
         names = {folder.name for folder in folders}
         gone = [name for name in self.followed if name not in names]
@@ -297,4 +307,5 @@ class Watched:
     def rows(self) -> list[dict[str, Any]]:
         """Returns a row for each, those that run first and then the newest first."""
         newest = sorted(self.followed.values(), key=lambda each: each.folder.name, reverse=True)
-        return plain([each.row() for each in sorted(newest, key=lambda each: not each.running)])
+        with self._one_at_a_time:
+            return plain([each.row() for each in sorted(newest, key=lambda each: not each.running)])

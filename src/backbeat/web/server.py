@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..report.page import SCRIPTS, STYLES
-from .guard import Guard
+from .guard import Guard, token_for
 from .live import Watched
 
 _LOOK_SECONDS = 0.5
@@ -29,7 +28,8 @@ class News:
         self.watched, self._changed, self._looking = watched, asyncio.Event(), 0
 
     async def look(self) -> None:
-        """Looks for ever."""
+        """Looks for ever; at once, so that whoever comes first does not wait for all to be read."""
+        await asyncio.to_thread(self.watched.refresh)
         while True:
             if self._looking and await asyncio.to_thread(self.watched.refresh):
                 self.wake()
@@ -168,7 +168,7 @@ def serve(folder: Path, port: int | None, tell: Callable[[str], None]) -> None:
     """
     import uvicorn
 
-    listener, token = listening(port), secrets.token_urlsafe(24)
+    listener, token = listening(port), token_for(port)
     with listener:
         port = listener.getsockname()[1]
         app = application(Watched(folder), token, [f"127.0.0.1:{port}", f"localhost:{port}"])

@@ -18,6 +18,7 @@
   let shown = null; // {name, update(), version}
   let only = null; // the name of the run, where the page is of one run
   let versions = {};
+  let first = null; // the answer that the page begins with
   let busy = false;
   let again = false;
   let timer = null;
@@ -57,11 +58,18 @@
     inside.replaceChildren(top, nav(""), main);
     document.title = "Runs · backbeat";
     const view = backbeat.overview(main, state.overview, { curves: api.curves });
-    shown = { name: "", version: null, update: async () => view.update((await api.runs()).runs) };
+    shown = { name: "", version: null, update: async () => view.update((await known()).runs) };
+  }
+
+  /* The runs: once those that the page began with, then always the newest. */
+  async function known() {
+    const runs = first || (await api.runs());
+    first = null;
+    return runs;
   }
 
   async function openRun(name) {
-    if (!(await api.runs()).runs.some((run) => run.name === name)) throw new Error(`There is no such run: ${name}.`);
+    if (!(await known()).runs.some((run) => run.name === name)) throw new Error(`There is no such run: ${name}.`);
     const record = await api.run(name);
     const box = make("div", {});
     state.runs[name] ||= {};
@@ -129,7 +137,7 @@
 
   async function start() {
     try {
-      const first = await api.runs();
+      first = await api.runs();
       if (first.one && first.runs.length) only = first.runs[0].name;
     } catch (error) {
       say(error.message, "lost");
@@ -141,7 +149,10 @@
       later();
     });
     stream.onopen = () => say("up to date");
-    stream.onerror = () => say("the connection is lost; trying again", "lost");
+    stream.onerror = () => {
+      const over = stream.readyState === EventSource.CLOSED;
+      say(over ? "the server was started anew; open the address that it printed" : "the connection is lost; trying again", "lost");
+    };
   }
   start();
 })();

@@ -195,18 +195,29 @@
       });
     }
 
-    let asking = false;
+    let asking = null;
+    /* One question at a time; what is chosen or changes meanwhile is asked for after it. */
     async function fetchCurves() {
-      if (asking) return;
-      asking = true;
-      const version = new Map(rows.map((row) => [row.name, row.version]));
-      const wanted = chosen().filter((name) => (found.get(name) || {}).version !== version.get(name));
+      if (asking) return asking;
+      asking = (async () => {
+        let before = null; // what is asked for twice the server does not have
+        for (let wanted = missing(); wanted.length && `${wanted}` !== before; wanted = missing()) {
+          before = `${wanted}`;
+          for (const curve of await api.curves(wanted.map((row) => row.name))) found.set(curve.name, curve);
+        }
+      })();
       try {
-        for (const curve of wanted.length ? await api.curves(wanted) : []) found.set(curve.name, curve);
+        await asking;
       } finally {
-        asking = false;
+        asking = null;
       }
       draw();
+    }
+    function missing() {
+      const names = new Set(chosen());
+      const late = rows.filter((row) => names.has(row.name) && !((found.get(row.name) || {}).version >= row.version));
+      late.toString = () => late.map((row) => `${row.name} ${row.version}`).join();
+      return late;
     }
 
     const redraw = (change) => (v) => {
