@@ -146,7 +146,9 @@ def main() -> None:
     print("| | median, ms | least | most |\n|---|---|---|---|")
     for name, values in times.items():
         if name != "long":
-            figures = " | ".join(f"{1000 * value:.0f}" for value in (statistics.median(values), min(values), max(values)))
+            figures = " | ".join(
+                f"{1000 * value:.0f}" for value in (statistics.median(values), min(values), max(values))
+            )
             print(f"| {name} | {figures} |")
     if given.long:
         print(" ".join(f"{name} {value:.3g}" for name, value in times["long"].items()))

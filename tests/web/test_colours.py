@@ -7,6 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from backbeat.report.style import COLOURS
+
 CSS = resources.files("backbeat").joinpath("web", "static", "backbeat.css").read_text(encoding="utf-8")
 THEMES = {"light": ":root {", "dark": ':root[data-theme="dark"] {'}
 ON = ("paper", "card")
@@ -76,7 +78,12 @@ def test_lines_differ_for_everybody(theme: str, who: str):
     colours = variables(theme)
     seen = {name: lab(SEEN_BY[who] @ colours[name]) for name in CADENCES}
     near = {pair: float(np.linalg.norm(seen[pair[0]] - seen[pair[1]])) for pair in combinations(CADENCES, 2)}
-    assert min(near.values()) >= 8, min(near.items(), key=lambda each: each[1])  # about 2 can just be told apart
+    assert min(near.values()) >= 12, min(near.items(), key=lambda each: each[1])  # 2 can just be told apart
+
+
+def test_pictures_have_the_same_colours():
+    wanted = re.findall(r"--cadence-\d: (#[0-9a-f]{6});", CSS)[:8]
+    assert [colour.lower() for colour in COLOURS] == wanted
 
 
 def test_both_dark_blocks_are_the_same():

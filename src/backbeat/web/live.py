@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..history import Account, replayed
 from ..recorded import MISTAKES, in_use, read_mistakes, read_record
 from ..report.page import rows_kept, thinned
 
+DAMAGED = (AttributeError, KeyError, IndexError, TypeError, ValueError)  # what files of another form lead to
 EVENTS, RECORD = "events.jsonl", "record.json"
 _MOST_ROWS = 1000  # of a history that is sent; a chart is not as many points wide
 _POINTS, _FEWER_POINTS, _FEW = 300, 120, 40  # of a curve among others, and among more than a few
@@ -92,7 +94,8 @@ class Followed:
             if self._read_of is None or events[0] != self._read_of[0] or events[1] < self._offset:
                 self._begin()
             if events != self._read_of:
-                self._read()
+                with suppress(OSError):  # no file, or not ours to read
+                    self._read()
             self._read_of = events
         self.version += changed
         return changed
@@ -260,6 +263,13 @@ class Followed:
             self._drawn = self.version, most, json.dumps(plain(curve), ensure_ascii=False)
         return self._drawn[2]
 
+    def curve_or_none(self, among: int = 1) -> str | None:
+        """Returns the same; None where its files are of another form than runs write."""
+        try:
+            return self.curve(among)
+        except DAMAGED:
+            return None
+
 
 def _rounded(value: Any) -> Any:
     """Returns a number with the digits that a drawing has; whole numbers as they are."""
@@ -308,4 +318,12 @@ class Watched:
         """Returns a row for each, those that run first and then the newest first."""
         newest = sorted(self.followed.values(), key=lambda each: each.folder.name, reverse=True)
         with self._one_at_a_time:
-            return plain([each.row() for each in sorted(newest, key=lambda each: not each.running)])
+            return [_row(each) for each in sorted(newest, key=lambda each: not each.running)]
+
+
+def _row(run: Followed) -> dict[str, Any]:
+    """Returns what the list shows of a run, whatever its files hold."""
+    try:
+        return plain(run.row())
+    except DAMAGED:
+        return {"name": run.folder.name, "kind": "run", "state": "damaged", "version": run.version}

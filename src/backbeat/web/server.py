@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..report.page import SCRIPTS, STYLES
 from .guard import Guard, token_for
-from .live import Watched
+from .live import DAMAGED, Watched
 
 _LOOK_SECONDS = 0.5
 _ALIVE_SECONDS = 15.0  # a comment on a stream that is idle, so that what is gone is noticed
@@ -92,12 +92,15 @@ def application(watched: Watched, token: str, hosts: list[str]) -> Any:
         run = watched.followed.get(request.path_params["name"])
         if run is None:
             return JSONResponse({"error": "There is no such run."}, 404)
-        return JSONResponse(await asyncio.to_thread(run.record))
+        try:
+            return JSONResponse(await asyncio.to_thread(run.record))
+        except DAMAGED:
+            return JSONResponse({"error": f"{run.folder.name} is damaged; it cannot be shown."}, 422)
 
     async def curves(request: Any) -> Any:
         names = request.query_params.getlist("run") or list(watched.followed)
         known = [watched.followed[name] for name in names if name in watched.followed]
-        text = await asyncio.to_thread(lambda: ",".join([run.curve(len(known)) for run in known]))
+        text = await asyncio.to_thread(lambda: ",".join(filter(None, (run.curve_or_none(len(known)) for run in known))))
         return Response(f"[{text}]", media_type="application/json")
 
     async def stream(request: Any) -> Any:
