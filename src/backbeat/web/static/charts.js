@@ -529,11 +529,11 @@
             (u) => {
               drawRules(u, spec);
               drawUprights(u, spec, false);
-              if (crowd) drawCrowd(u, spec, crowd);
             },
           ],
           draw: [
             (u) => {
+              if (crowd) drawCrowd(u, spec, crowd);
               drawMarks(u, spec);
               drawUprights(u, spec, true);
               endNames(u, spec);
