@@ -14,7 +14,7 @@ import backbeat as bb
 from backbeat import mistakes
 from backbeat.assess import assess
 from backbeat.config import Settings, resolve
-from backbeat.errors import StorageError
+from backbeat.errors import DivergedError, StorageError
 from backbeat.mistakes import SHOWN, found_mistakes
 from backbeat.recorded import read_mistakes
 from backbeat.saved import load_run
@@ -208,3 +208,34 @@ def test_what_is_damaged_is_not_known(tmp_path: Path):
     for text in ('{"format": 1, "wor', "[]", json.dumps({"format": 2})):
         (tmp_path / "mistakes.json").write_text(text)
         assert read_mistakes(tmp_path) is None
+
+
+def test_images_of_a_folder_are_shown_in_their_colours(tmp_path: Path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for k in range(12):
+            Image.fromarray(rng.integers(0, 256, (10, 8, 3), dtype=np.uint8)).save(
+                tmp_path / "pets" / name / f"{k}.png"
+            )
+    run = bb.fit("linear", tmp_path / "pets", every=4, held_out=0.5, duration="1 epoch", run=tmp_path / "run")
+    found = read_mistakes(tmp_path / "run")
+    assert found is not None
+    assert found["names"] == ["cat", "dog"]
+    assert found["worst"], "noise is not recognised without a mistake"
+    inputs = np.asarray(run.job.dataset.x)[[one["number"] for one in found["worst"]]]
+    shown = np.stack([pixels(one["picture"]) for one in found["worst"]])
+    grey = (inputs - inputs.min()) / (inputs.max() - inputs.min()) * 255
+    np.testing.assert_allclose(shown, grey, atol=0.501)
+    assert {one["label"] for one in found["worst"]} <= {"cat", "dog"}
+
+
+def test_of_a_run_that_diverged_the_last_finite_weights_are_looked_at(tmp_path: Path):
+    with pytest.raises(DivergedError) as raised:
+        bb.fit("mlp:8", "digits", loss="squared_error", learning_rate=1e6, duration="2 epochs", run=tmp_path / "run")
+    found = read_mistakes(tmp_path / "run")
+    assert found is not None
+    assert found["updates"] == raised.value.run.clock.updates
+    assert len(found["worst"]) == SHOWN

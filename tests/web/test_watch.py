@@ -75,9 +75,10 @@ def three(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_a_training_is_seen_from_start_to_end(opened: Any, tmp_path: Path):
+@pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (360, "dark")])
+def test_a_training_is_seen_from_start_to_end(opened: Any, tmp_path: Path, width: int, theme: str):
     (tmp_path / "runs").mkdir()
-    with opened(tmp_path / "runs") as tab:
+    with opened(tmp_path / "runs", width, theme) as tab:
         tab.wait_for_selector(".empty:not([hidden])")
         command = ["train", "--every", "8", "--for", "6 s", "--run", "live", "--quiet", "--watch-noise"]
         with subprocess.Popen(
@@ -95,6 +96,8 @@ def test_a_training_is_seen_from_start_to_end(opened: Any, tmp_path: Path):
             assert p.wait() == 0
         until(tab, "/Ran for 6/.test(document.querySelector('#answer').textContent)", timeout=20_000)
         assert tab.locator("canvas").count() >= 3  # loss, accuracy, noise
+        tab.wait_for_selector("#confusion")
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
         tab.click("text=All runs")
         tab.wait_for_selector("#runs .state.finished")
         assert names(tab) == ["live"]
@@ -246,6 +249,12 @@ def test_a_chart_is_read_and_looked_into_by_keys_and_reset(opened: Any, three: P
         tab.keyboard.press("ArrowRight")
         assert "run-0" in tab.inner_text("#curves .hover")
         assert "updates" in tab.inner_text("#curves .hover")
+        tab.keyboard.press("Escape")
+        assert not tab.locator("#curves .hover").is_visible()
+        box = tab.locator("#curves .u-over").bounding_box()
+        tab.mouse.move(box["x"] + 200, box["y"] + 60)
+        assert "run-0" in tab.inner_text("#curves .hover")
+        tab.mouse.move(0, 0)
         whole = tab.evaluate(scale)
         back = tab.locator("#curves .back")
         assert not back.is_visible()
