@@ -98,7 +98,7 @@
     if (classes) {
       const wrong = `${count(found.n_wrong)} of ${words.plural(found.n_labels, "label")} wrong (${percent(found.n_labels ? found.n_wrong / found.n_labels : 0)})`;
       const shown = found.confusion
-        ? " A row is a true class, a column what it is taken for; the darker a cell off the diagonal, the greater its share of the row."
+        ? " A row is a true class, a column what it is taken for; the deeper the colour of a cell off the diagonal, the greater its share of the row."
         : "";
       parts.push(make("p", { class: "seen", text: `${at}, of ${whose(found)}: ${wrong}.${shown}` }));
       parts.push(found.confusion ? matrix(found) : found.confused ? pairs(found) : null);
