@@ -67,6 +67,7 @@ bench: $(DEV) ## time updates and sweeps on this machine, and measure memory
 	$(BIN)/python bench/deterministic.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/checkpoints.py
+	$(BIN)/python bench/watch.py --long
 	$(BIN)/python bench/follow.py
 	$(BIN)/python bench/advice.py
 

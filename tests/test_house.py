@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "backbeat"
 
 # A file imports only from lower layers or from an earlier entry of its own; a folder is one entry.
 LAYERS = (
-    ("errors", "types", "cores", "clock", "events"),  # words
+    ("errors", "types", "places", "cores", "clock", "events"),  # words
     ("cadence", "order", "plan", "schedule"),  # when: no JAX
     (
         "models",
@@ -46,6 +46,7 @@ LAYERS = (
         "config",
         "folder",
         "history",
+        "recorded",
         "record",
         "snapshot",
         "checkpoint",
@@ -62,6 +63,7 @@ LAYERS = (
         "train",
         "predictor",
         "resume",
+        "mistakes",
         "run",
         "saved",
         "assess",

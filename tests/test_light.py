@@ -37,3 +37,9 @@ def loaded_by(code: str) -> set[str]:
 )
 def test_only_what_is_used_is_loaded(code: str, needed: set[str]):
     assert loaded_by(code) == needed
+
+
+def test_the_live_page_starts_without_jax():
+    code = "import backbeat.cli.watch, backbeat.web.server, sys; print('jax' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True)
+    assert found.stdout == "False\n"

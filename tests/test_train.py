@@ -187,11 +187,28 @@ def test_same_settings_same_bits_whatever_is_looked_at(every: Any):
     assert (digits(every=every, optimizer="adam", learning_rate=0.003, seed=1).theta != one.theta).any()
 
 
+def test_history_says_which_rate_and_batch_the_updates_had():
+    run = digits(every=32, schedule="cosine over 135 updates", learning_rate=0.2, evaluate="1 epoch")
+    made = np.isfinite(run.history["loss_mean"])
+    expected = 0.1 * (1 + np.cos(np.pi * (run.history["updates"][made] - 1) / 135))  # of the last update of each row
+    np.testing.assert_allclose(run.history["learning_rate"][made], expected, rtol=1e-5)  # factors are float32
+    run = digits(every="32 then 128 after 1 epoch", evaluate="1 epoch")
+    made = np.isfinite(run.history["loss_mean"])
+    np.testing.assert_array_equal(run.history["batch_size"][made], np.where(run.history["epochs"][made] <= 1, 32, 128))
+    own = digits(optimizer=optax.adam(0.003))
+    assert np.isnan(own.history["learning_rate"]).all()
+    assert own.record()["learning_rate"] is None
+
+
 def test_history_is_columns():
     run = digits(every=32, evaluate="1 epoch")
     names = ["updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean", "train_loss_mean",
              "train_accuracy", "held_out_loss_mean", "held_out_accuracy"]  # fmt: skip
-    assert list(run.history) == names
+    assert set(run.history) == {*names, "batch_size", "learning_rate"}
+    made = np.isfinite(run.history["loss_mean"])
+    for name, value in (("batch_size", 32), ("learning_rate", 0.1)):
+        assert set(run.history[name][made]) == {value}
+        assert np.isnan(run.history[name][~made]).all()
     evaluated = np.isfinite(run.history["train_loss_mean"])  # a busy machine may end a stretch in between as well
     assert run.history["updates"][evaluated].tolist() == [0, 45, 90, 135]
     assert run.history["examples"][evaluated].tolist() == [0, 1438, 2876, 4314]

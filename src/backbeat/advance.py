@@ -290,6 +290,8 @@ class Engine:
         return schedule.factors({k: v[:-1] for k, v in clocks.items()}, {k: v[1:] for k, v in clocks.items()})
 
     def _last_rate(self, ahead: _Ahead) -> float:
+        if not self.job.optimizer.tunable:  # it holds its own
+            return math.nan
         factor = 1.0 if ahead.factor is None else float(ahead.factor[-1])
         return self.job.learning_rate * self.rate_factor * ahead.gain * factor
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from .cores import asked_cores, n_cores
 from .errors import SettingsError
-from .mesh import n_processes
 
 _WORDS = [
     "amber", "autumn", "birch", "calm", "cedar", "cobalt", "copper", "coral", "dawn", "ember", "fern", "flint",
@@ -96,6 +95,9 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, lambda file: file.write(json.dumps(plain(value), ensure_ascii=False, indent=1) + "\n"))
 
 
+_SCALARS = frozenset((float, int, str, bool, type(None)))
+
+
 def plain(value: Any) -> Any:
     """Returns a value as JSON has it: NumPy numbers and arrays become Python's, what is not finite becomes None.
 
@@ -103,22 +105,33 @@ def plain(value: Any) -> Any:
         >>> plain({"loss": np.array([1.0, np.nan])})
         {'loss': [1.0, None]}
     """
+    kind = type(value)
+    if kind in _SCALARS:  # first: most values are one
+        return value if kind is not float or math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and value.ndim == 1:  # a column: most of what is long
+            column = value.tolist()
+            for i in np.flatnonzero(~np.isfinite(value)).tolist():
+                column[i] = None
+            return column
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if isinstance(value, np.generic):
-        value = value.item()
+        item = value.item()
+        return plain(float(value) if isinstance(item, np.generic) else item)  # a long double's item is itself
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    return value if isinstance(value, (int, str)) else str(value)
 
 
 def environment() -> dict[str, Any]:
     """Returns what else decides a run's figures: versions, processor, cores, device."""
     import jax
+
+    from .mesh import n_processes
 
     found: dict[str, Any] = {"python": platform.python_version()}
     for name in ("backbeat", "jax", "jaxlib", "optax", "numpy"):

@@ -10,13 +10,15 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import MissingExtraError
 from .events import Diverged, Evaluated, Event, Finished, Noted, Started, StretchDone
-from .noise import NoiseSums
+
+if TYPE_CHECKING:
+    from .noise import NoiseSums
 
 _COLUMNS = ("updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean")
 _NAMES = {
@@ -33,9 +35,9 @@ class History(dict):
     `updates`, `examples`, `epochs`, `wall_seconds` (compilation left out), `update_seconds` (evaluations left out too),
     `loss_mean` (of the batches since the row before), where watched `gradient_norm_mean` and `gradient_norm_sd` (of the
     updates since then), `gradient_squared`, `gradient_trace`, `noise_scale`, `noise_scale_low` and `noise_scale_high`
-    (of the updates since then, see `noise.NoiseScale`), where the batch follows the noise `batch_size` and
-    `learning_rate` (of the updates since then), and where evaluated `train_loss_mean`, `held_out_loss_mean`,
-    `held_out_accuracy` and so on; NaN where not.
+    (of the updates since then, see `noise.NoiseScale`), `batch_size` (of a full batch since then; NaN where batches are
+    repeated), `learning_rate` (of the last update; NaN where the optimizer holds its own), and where evaluated
+    `train_loss_mean`, `held_out_loss_mean`, `held_out_accuracy` and so on; NaN where not.
     """
 
     def to_polars(self) -> Any:
@@ -119,26 +121,23 @@ def _noise_columns(event: StretchDone) -> dict[str, float]:
 class Account:
     """Adds up what the events of a run say, one after another.
 
-    Args:
-        follows: whether M follows the noise, so that the history says M and γ too.
-
     Attributes:
+        rows: of the history so far, a dict each.
         compile_seconds: what compiling took.
         set_aside: how many examples dropped short batches left out.
         notes: what was noted on the way, in sentences.
         noise: the sums of what was measured of the noise; None where it is not watched.
 
     Example:
-        >>> account = Account(follows=False)
+        >>> account = Account()
         >>> account.take({"event": "evaluated", "updates": 0, "examples": 0, "epochs": 0.0, "wall_seconds": 0.0,
         ...               "train": {"loss": 2.5}, "held_out": {}})
         >>> account.history()["train_loss_mean"]
         array([2.5])
     """
 
-    def __init__(self, *, follows: bool) -> None:
-        self._follows = follows
-        self._rows: list[dict[str, Any]] = []
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
         self._repeats: list[tuple[int, Mapping[str, Any]]] = []  # with the updates at the end of each stretch
         self._update_seconds, self.compile_seconds, self.set_aside = 0.0, 0.0, 0
         self.notes: list[str] = []
@@ -152,15 +151,15 @@ class Account:
         if what == "noted":
             self.notes.append(line["note"])
             if "back_to" in line:  # what was undone is no part of the run
-                self._rows = [row for row in self._rows if row["updates"] <= line["back_to"]]
+                self.rows = [row for row in self.rows if row["updates"] <= line["back_to"]]
                 self._repeats = [each for each in self._repeats if each[0] <= line["back_to"]]
         elif what == "stretch":
             self._stretch(line)
         elif what == "evaluated":
-            if not self._rows or self._rows[-1]["updates"] != line["updates"]:
-                self._rows.append(self._times(line) | {"loss_mean": math.nan})
+            if not self.rows or self.rows[-1]["updates"] != line["updates"]:
+                self.rows.append(self._times(line) | {"loss_mean": math.nan})
             for part in ("train", "held_out"):
-                self._rows[-1] |= score_columns(part, line[part])
+                self.rows[-1] |= score_columns(part, line[part])
 
     def _stretch(self, line: Mapping[str, Any]) -> None:
         self._update_seconds += line["update_seconds"]
@@ -170,9 +169,9 @@ class Account:
             if name in line or name == "loss_mean":  # a file has null for what is not finite
                 none = math.inf if name == "noise_scale_high" else math.nan
                 row[name] = none if line[name] is None else line[name]
-        if self._follows and line["batch_size"] is not None:
-            row |= {name: line[name] for name in ("batch_size", "learning_rate")}
-        self._rows.append(row)
+        for name in ("batch_size", "learning_rate"):
+            row[name] = math.nan if line.get(name) is None else line[name]
+        self.rows.append(row)
         if line.get("repeats") is not None:
             self._repeats.append((line["updates"], line["repeats"]))
 
@@ -182,9 +181,9 @@ class Account:
 
     def history(self) -> History:
         """Returns the columns so far."""
-        names = list(dict.fromkeys([*_COLUMNS, *(name for row in self._rows for name in row)]))
+        names = list(dict.fromkeys([*_COLUMNS, *(name for row in self.rows for name in row)]))
         columns: dict[str, np.ndarray] = {
-            name: np.array([row.get(name, np.nan) for row in self._rows], np.float64) for name in names
+            name: np.array([row.get(name, np.nan) for row in self.rows], np.float64) for name in names
         }
         for name in ("updates", "examples"):
             columns[name] = columns[name].astype(np.int64)

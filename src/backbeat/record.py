@@ -5,6 +5,7 @@ environment.json     versions, machine, device
 events.jsonl         one line an event, written as it happens
 record.json          the whole run as a report shows it, and what `saved.load_run` needs to read the model back
 preparation.zip      what makes inputs of new data, where the data was prepared
+mistakes.json        what it was last seen to get wrong, see `mistakes`
 model.safetensors    the final parameters, named dense_0/weight, dense_0/bias, ...
 checkpoints/         where the run stood on its way, see `checkpoint`
 """
@@ -22,22 +23,25 @@ from typing import Any
 import numpy as np
 
 from .config import Job, as_columns
-from .errors import DataError, SettingsError, StorageError, out_of_memory
+from .errors import SettingsError, StorageError, out_of_memory
 from .events import Diverged, Event, Finished, Started
 from .folder import create_folder, environment, plain, settings_text, write_json, write_whole
 from .history import event_line
 from .models import n_parameters, parse_model
+from .recorded import CHECKPOINTS as CHECKPOINTS
+from .recorded import FORMAT as FORMAT
+from .recorded import LOCK as LOCK
+from .recorded import MISTAKES as MISTAKES
+from .recorded import OWN_FILES as OWN_FILES
+from .recorded import PARAMETERS as PARAMETERS
+from .recorded import PREPARATION as PREPARATION
+from .recorded import found_folder as found_folder
+from .recorded import in_use as in_use
+from .recorded import list_runs as list_runs
+from .recorded import read_record as read_record
 
-FORMAT = 1
-PARAMETERS, PREPARATION, CHECKPOINTS, LOCK = "model.safetensors", "preparation.zip", "checkpoints", ".lock"
-OWN_FILES = ("settings.toml", "environment.json", "events.jsonl", "record.json", PARAMETERS, PREPARATION, CHECKPOINTS)
 _LOCK_SECONDS = 1.0  # who only looks whether a run is in use holds its lock for a moment
 BUILT_IN = ("mlp", "linear", "cnn")  # networks whose text says all of them
-_NEEDED = {
-    "run": ("data", "model", "every", "finished", "history"),
-    "comparison": ("data", "model", "answer", "cadences", "equal"),
-    "advice": ("data", "model", "answer", "sizes", "hardware", "confirmed"),
-}
 
 
 def recorded_columns(job: Job) -> dict[str, Any]:
@@ -128,26 +132,6 @@ class Recorder:
             self.offset += len(text)
 
 
-def in_use(folder: Path) -> bool:
-    """Returns whether a process trains in a run's folder now.
-
-    Example:
-        >>> in_use(Path("no-such-run"))
-        False
-    """
-    from filelock import FileLock, Timeout
-
-    if not (folder / CHECKPOINTS / LOCK).exists():
-        return False
-    try:
-        with FileLock(folder / CHECKPOINTS / LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # of somebody else, or read-only: nobody trains in what cannot be written
-        return False
-
-
 def not_written(run: Path, error: BaseException) -> StorageError:
     """Returns the error of a run whose folder can no longer be written.
 
@@ -236,7 +220,8 @@ def run_record(run: Any) -> dict[str, Any]:
     return plain({
         "kind": "run", "format": FORMAT, "backbeat": environment()["backbeat"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"), **recorded_columns(job),
-        "n_parameters": n_parameters(run.params), "learning_rate": job.learning_rate, "every": str(job.plan.cadence),
+        "n_parameters": n_parameters(run.params), "every": str(job.plan.cadence),
+        "learning_rate": job.learning_rate if job.optimizer.tunable else None,
         "seed": job.settings.seed, "settings": job.settings.as_text(), "saved": _as_saved(job),
         "finished": {
             "reason": run.reason, "diverged": run.diverged, "reached": run.reached, "updates": run.clock.updates,
@@ -273,102 +258,3 @@ def model_text(architecture: Any) -> str | None:
         return text if text.partition(":")[0] in BUILT_IN and parse_model(text) == architecture else None
     except SettingsError:
         return None
-
-
-def found_folder(run: Path) -> Path:
-    """Returns the folder that a person means by RUN: a path, or a name under `runs/`.
-
-    A folder of that name which is no run, such as that of the data, does not hide the run.
-
-    Example:
-        >>> found_folder(Path("2026-11-23-lively-fern")).as_posix()
-        'runs/2026-11-23-lively-fern'
-    """
-    named = Path("runs") / run
-    if len(run.parts) > 1 or (run.exists() and not named.exists()):
-        return run
-    return run if any((run / name).exists() for name in ("record.json", "events.jsonl")) else named
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Returns the record of a finished run, comparison or advice.
-
-    Raises:
-        DataError: there is none, or it cannot be read.
-    """
-    file = folder / "record.json" if folder.is_dir() else folder
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{file} cannot be read ({error.strerror}); give the folder of a finished run, comparison or advice."
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"{file} is not the record of a run, a comparison or advice.") from None
-    except ValueError as error:
-        raise DataError(f"{file} is damaged ({error}); it cannot be shown.") from None
-    if not isinstance(record, dict) or record.get("kind") not in _NEEDED:
-        raise DataError(f"{file} is not the record of a run, a comparison or advice.")
-    if record.get("format") != FORMAT:
-        raise DataError(
-            f"{file} has the format {record.get('format')}, and this version reads format {FORMAT}; "
-            "use the version that wrote it."
-        )
-    missing = [name for name in _NEEDED[record["kind"]] if name not in record]
-    if missing:
-        raise DataError(f"{file} is damaged (it has no {missing[0]!r}); it cannot be shown.")
-    return record
-
-
-def list_runs(parent: Path) -> list[dict[str, Any]]:
-    """Returns one row for each run, comparison and advice below a folder, newest first: name, kind, state, how far.
-
-    Raises:
-        DataError: the folder is not there.
-    """
-    if not parent.is_dir():
-        raise DataError(
-            f"{parent} is not there, so there are no runs in it; `backbeat train` and `backbeat compare` make some."
-        )
-    folders = sorted(
-        (path for path in parent.iterdir() if path.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True
-    )
-    return [row for folder in folders if (row := _row(folder)) is not None]
-
-
-def _row(folder: Path) -> dict[str, Any] | None:
-    row: dict[str, Any] = {"name": folder.name, "kind": "run", "state": "not finished"}
-    if in_use(folder):
-        row["state"] = "running"
-    elif (folder / CHECKPOINTS).is_dir():
-        row["state"] = "cut off"
-    if (folder / "record.json").is_file() and row["state"] != "running":
-        try:
-            return row | _of_record(read_record(folder))
-        except (DataError, KeyError, TypeError):
-            return row | {"state": "damaged"}
-    try:
-        lines = (folder / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):  # the last line may be half written
-        try:
-            last = json.loads(line)
-            return row | {"updates": last.get("updates", 0), "seconds": last.get("wall_seconds", 0.0)}
-        except (ValueError, AttributeError):
-            continue
-    return row
-
-
-def _of_record(record: dict[str, Any]) -> dict[str, Any]:
-    row = {"kind": record["kind"], "data": record["data"]["name"], "model": record["model"]}
-    if record["kind"] == "advice":
-        best = record.get("finish_first") or {}
-        return row | {"state": "finished", "every": best.get("every", "–")}
-    if record["kind"] == "comparison":
-        return row | {"state": "finished", "every": ", ".join(c["every"] for c in record["cadences"])}
-    done = record["finished"]
-    ended = done["reason"] if done["reason"] in ("interrupted", "terminated") else "finished"
-    state = "diverged" if done["diverged"] else ended
-    known = {name: done[name] for name in ("reason", "updates", "seconds")}
-    return row | {"state": state, "every": record["every"], **known}

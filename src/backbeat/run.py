@@ -18,6 +18,7 @@ from .events import Diverged, Event, Finished, StretchDone
 from .follow import sizes_in_words
 from .history import Account, History, event_line, replayed
 from .mesh import leads
+from .mistakes import Mistakes
 from .models import theta
 from .noise import NoiseScale
 from .predictor import Predictor, pieces
@@ -333,14 +334,14 @@ def _recorded(
     found: Continued | None = None,
 ) -> Run:  # fmt: skip
     folder, resumed = recorder.folder, found.resumed if found else None
-    account = Account(follows=job.plan.cadence.follows)
+    account = Account()
     replayed(account, [] if found is None else found.lines)
     account.noise = resumed.snapshot.noise if resumed and resumed.snapshot else None
     best = None if found is None else found.best
     saver = Checkpoints(folder, about_of(job), interval, keep, lambda: recorder.offset, best)
     try:
         events = events_of(job, pauses=interval, resumed=resumed)
-        result = gather(job, events, [recorder, saver, *consumers], account)
+        result = gather(job, events, [recorder, saver, Mistakes(folder, job), *consumers], account)
     finally:
         saver.close()
     result.folder = folder
@@ -359,7 +360,7 @@ def gather(
         consumers: are given each.
         account: what came before these events.
     """
-    account = Account(follows=job.plan.cadence.follows) if account is None else account
+    account = Account() if account is None else account
     end: Finished | Diverged | None = None
     for event in _told(iter(events), list(consumers)):
         account.take(event_line(event))

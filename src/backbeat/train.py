@@ -200,7 +200,8 @@ def events_of(
             "every": str(job.plan.cadence),
             "seed": job.settings.seed,
         }
-        about["learning_rate"], about["schedule"] = job.learning_rate, str(job.schedule)
+        about["learning_rate"] = job.learning_rate if job.optimizer.tunable else None
+        about["schedule"] = str(job.schedule)
         if job.rate_range is not None:
             about["rate_range"] = job.rate_range.as_dict()
         sizes = job.plan.cadence.batch_sizes(job.n_train)

@@ -1,6 +1,7 @@
 """A run is followed as its folder grows: half lines, runs that are resumed, ended, damaged, or very long."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import backbeat as bb
 from backbeat.config import Settings, resolve
 from backbeat.record import Recorder, read_record
+from backbeat.web import live
 from backbeat.web.live import Followed, Watched
 
 from .conftest import event_lines, write_events
@@ -113,7 +115,7 @@ def test_a_long_run_is_thinned_for_drawing_and_keeps_its_extremes(tmp_path: Path
     before = (tmp_path / "events.jsonl").read_bytes()
     run = Followed(tmp_path)
     run.refresh()
-    record, curve = run.record(), run.curve()
+    record, curve = run.record(), json.loads(run.curve())
     assert record["thinned"]["rows"] == 5000
     for history, most in ((record["history"], 1000), (curve["history"], 300)):
         assert len(history["updates"]) <= most
@@ -121,3 +123,97 @@ def test_a_long_run_is_thinned_for_drawing_and_keeps_its_extremes(tmp_path: Path
         assert max(value for value in history["loss_mean"] if value is not None) == 40.0
         assert np.all(np.diff(history["updates"]) > 0)
     assert (tmp_path / "events.jsonl").read_bytes() == before
+
+
+def test_of_a_very_long_run_a_bounded_number_of_rows_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(live, "_HELD", 400)
+    monkeypatch.setattr(live, "_MOST_HELD", 2000)
+    lines = event_lines(9000)
+    low, high = lines[7001], lines[12_001]
+    low["loss_mean"], high["loss_mean"] = 1e-6, 40.0
+    held = []
+    run = Followed(tmp_path)
+    for start in range(0, len(lines), 4000):  # as it grows
+        write_events(tmp_path, lines[start : start + 4000], "a")
+        run.refresh()
+        held.append(len(run._account.rows))
+    assert max(held) <= 2000 + live._LINES
+    record = run.record()
+    assert record["thinned"]["rows"] == 9000
+    assert record["thinned"]["shown"] == len(record["history"]["updates"]) <= 1000
+    losses = [value for value in record["history"]["loss_mean"] if value is not None]
+    assert (max(losses), min(losses)) == (40.0, 1e-6)
+    assert (record["history"]["updates"][0], record["history"]["updates"][-1]) == (10, 90_000)
+    write_events(tmp_path, lines[:101])  # and it goes back
+    run.refresh()
+    assert run.record()["history"]["updates"] == [10 * k for k in range(1, 51)]
+    assert "thinned" not in run.record()
+
+
+@pytest.mark.parametrize(
+    ("duration", "share", "left"),
+    [
+        ("1000 updates", 0.2, 20.0), ("1000 updates or 400 updates", 0.5, 5.0), ("25 s", 0.2, 20.0),
+        ("1000 updates or 10 s", 0.5, 5.0), ("25600 examples or 1 hour", 0.5, 5.0), ("100 updates", 1.0, 0.0),
+    ],
+)  # fmt: skip
+def test_the_time_left_is_that_to_the_first_end(tmp_path: Path, duration: str, share: float, left: float):
+    lines = event_lines(20)  # 200 updates, 12,800 examples, 5 s
+    lines[0]["settings"]["duration"] = duration
+    write_events(tmp_path, lines)
+    run = Followed(tmp_path)
+    run.refresh()
+    assert run._progress() == {"progress": share, "seconds_left": pytest.approx(left), "at_most": False}
+    lines[0]["settings"]["target"] = "accuracy>=0.9"
+    write_events(tmp_path, lines)
+    run = Followed(tmp_path)
+    run.refresh()
+    assert run._progress()["at_most"]
+
+
+def test_of_a_resumed_run_the_speed_is_that_of_the_process_that_trains_now(tmp_path: Path):
+    lines = event_lines(20)
+    for line in lines[21:]:  # the second half is ten times as fast
+        line["wall_seconds"] = 2.5 + (line["wall_seconds"] - 2.5) / 10
+    write_events(tmp_path, [*lines[:21], {**lines[0], "event": "resumed"}, *lines[21:]])
+    run = Followed(tmp_path)
+    run.refresh()
+    assert run._progress()["progress"] == 0.2
+    assert run._progress()["seconds_left"] == pytest.approx(800 * 0.0025)
+
+
+def test_runs_that_differ_only_in_the_seed_are_alike(tmp_path: Path):
+    base = event_lines(3)
+    about = {**base[0], "settings": {**base[0]["settings"], "seed": 0}}
+    changed = {
+        "a": {}, "b": {"seed": 1, "settings": {**about["settings"], "seed": 1}}, "c": {"learning_rate": 0.2},
+        "d": {"settings": {**about["settings"], "momentum": 0.9}}, "e": {"model": "mlp:9"},
+    }  # fmt: skip
+    for name, change in changed.items():
+        write_events(tmp_path / name, [{**about, **change}, *base[1:]])
+    watched = Watched(tmp_path)
+    watched.refresh()
+    alike = {row["name"]: row["alike"] for row in watched.rows()}
+    assert alike["a"] == alike["b"]
+    assert len(set(alike.values())) == 4
+
+
+def test_two_who_look_at_once_read_each_line_once(tmp_path: Path):
+    for k in range(5):
+        write_events(tmp_path / f"run-{k}", event_lines(200))
+    watched = Watched(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: watched.refresh(), range(8)))
+    for run in watched.followed.values():
+        assert run.record()["history"]["updates"] == [10 * k for k in range(1, 201)]
+
+
+def test_what_a_run_gets_wrong_is_seen_while_it_goes_on(tmp_path: Path):
+    write_events(tmp_path, event_lines(3))
+    run = Followed(tmp_path)
+    run.refresh()
+    assert run.record()["mistakes"] is None
+    (tmp_path / "mistakes.json").write_text(json.dumps({"format": 1, "updates": 20, "worst": []}))
+    assert run.refresh()
+    assert run.record()["mistakes"]["updates"] == 20
+    assert not run.refresh()

@@ -25,7 +25,7 @@ def report(
 ) -> int:
     """Writes the report of a run, a comparison or advice from its records, and opens it."""
     from ..errors import SettingsError
-    from ..record import found_folder, read_record
+    from ..recorded import found_folder, read_record, with_mistakes
     from ..report import advice_figure, comparison_figure, run_figure, save_figure, write_page
 
     folder = found_folder(run)
@@ -35,7 +35,7 @@ def report(
         draw = {"comparison": comparison_figure, "advice": advice_figure, "run": run_figure}[record["kind"]]
         save_figure(draw(record), path)
     elif path.suffix in (".html", ".htm"):
-        write_page(record, path)
+        write_page(with_mistakes(record, folder), path)
     else:
         raise SettingsError(f"--output {path} must end in .html, .png or .svg.")
     print(path)

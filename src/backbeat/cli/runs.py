@@ -16,7 +16,7 @@ def runs(
     json: AsJson = False,
 ) -> int:
     """Lists runs, comparisons and advice, the newest first."""
-    from ..record import list_runs
+    from ..recorded import list_runs
     from ..report.style import duration
     from .console import print_json, results
     from .table import Table, unbroken

@@ -212,10 +212,11 @@ def watcher(job: Any, show: Callable[[str, float, str], None]) -> Callable[[Even
 
 def picture(done: Run) -> None:
     """Writes the picture and the page of a run into its folder."""
+    from ..recorded import with_mistakes
     from ..report import run_figure, save_figure, write_page
 
     assert done.folder is not None
-    record = done.record()
+    record = with_mistakes(done.record(), done.folder)
     write_page(record, done.folder / "report.html")
     save_figure(run_figure(record), done.folder / "run.png")
 

@@ -29,7 +29,7 @@ def watch(
     The address holds a token: nobody without it can read the page. Nothing can be changed from there.
     """
     from ..errors import DataError
-    from ..record import found_folder
+    from ..recorded import found_folder
     from ..web.server import serve
 
     folder = run if run == Path("runs") else found_folder(run)

@@ -33,6 +33,8 @@ SCRIPTS = (
     "advice_charts.js",
     "advice.js",
     "noise.js",
+    "along.js",
+    "mistakes.js",
     "run.js",
     "backbeat.js",
 )
@@ -163,6 +165,19 @@ def thinned(record: Mapping[str, Any], most: int = MOST_ROWS) -> Record:
     n_rows = 0 if updates is None else len(updates)
     if n_rows <= most:
         return dict(record)
+    chosen = rows_kept(history, most)
+    columns = {name: [values[i] for i in chosen] for name, values in history.items()}
+    return {**record, "history": columns, "thinned": {"rows": n_rows, "shown": len(chosen)}}
+
+
+def rows_kept(history: Mapping[str, Any], most: int) -> list[int]:
+    """Returns which rows of a history are kept where at most about `most` of more are, see `thinned`.
+
+    Example:
+        >>> rows_kept({"updates": list(range(9)), "loss_mean": [3, 2, 4, 1, 1, 1, 1, 1, 1]}, 4)
+        [0, 2, 3, 8]
+    """
+    n_rows = len(history["updates"])
     losses = plain(history.get("loss_mean")) or [None] * n_rows
     evaluations = [plain(values) for name, values in history.items() if name.startswith(("train_", "held_out_"))]
     evaluated = [i for i in range(n_rows) if any(values[i] is not None for values in evaluations)]
@@ -175,6 +190,4 @@ def thinned(record: Mapping[str, Any], most: int = MOST_ROWS) -> Record:
         rows = range(int(stretch * width), int((stretch + 1) * width))
         known = [(losses[i], i) for i in rows if losses[i] is not None]
         keep.update((min(known)[1], max(known)[1]) if known else (rows[0],))
-    chosen = sorted(keep)
-    columns = {name: [values[i] for i in chosen] for name, values in history.items()}
-    return {**record, "history": columns, "thinned": {"rows": n_rows, "shown": len(chosen)}}
+    return sorted(keep)

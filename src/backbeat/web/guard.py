@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
+import secrets
+import stat
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from ..places import cache_folder
 
 LONGEST = 2048  # characters of a path with its query
 _POLICY = (
@@ -17,6 +23,45 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"), (b"cache-control", b"no-store"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]  # fmt: skip
+
+
+def token_for(port: int | None) -> str:
+    """Returns what every path begins with: a new one; for a port that was asked for, that of the last time.
+
+    So a page that stays open goes on when its server was started again at the same port. The token is kept in a file
+    of the user's cache that nobody else can read; where that is not so, it is a new one.
+
+    Example:
+        >>> token_for(None) == token_for(None)
+        False
+    """
+    new = secrets.token_urlsafe(24)
+    if port is None:
+        return new
+    folder = cache_folder() / "watch"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / str(port)
+        if not _own(folder):
+            return new
+        if not _own(path):
+            path.unlink(missing_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(new)
+        kept = path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return new
+    return kept if len(kept) == len(new) else new
+
+
+def _own(path: Path) -> bool:
+    """Returns whether something is there, is no link, and is its user's alone."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    mine = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o077)
+    return mine and (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode))
 
 
 class Guard:

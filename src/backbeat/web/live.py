@@ -5,23 +5,30 @@ A run's events.jsonl grows line by line; one that is resumed is cut back first, 
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..clock import Durations
+from ..clock import Clock, Duration, Durations
 from ..errors import BackbeatError, DataError
 from ..folder import plain
 from ..history import Account, replayed
-from ..record import in_use, read_record
-from ..report.page import thinned
+from ..recorded import MISTAKES, in_use, read_mistakes, read_record
+from ..report.page import rows_kept, thinned
 
+DAMAGED = (AttributeError, KeyError, IndexError, TypeError, ValueError)  # what files of another form lead to
 EVENTS, RECORD = "events.jsonl", "record.json"
 _MOST_ROWS = 1000  # of a history that is sent; a chart is not as many points wide
-_POINTS = 300  # of a curve among others
+_POINTS, _FEWER_POINTS, _FEW = 300, 120, 40  # of a curve among others, and among more than a few
+_ON_CURVES = ("updates", "examples", "epochs", "wall_seconds", "loss_mean")
+_HELD, _MOST_HELD = 4000, 20_000  # rows of a history in memory: where there are more, they are thinned to fewer
+_LINES = 1000  # of a file that are counted in at once
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
@@ -33,72 +40,105 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
+def _share(each: tuple[Duration, ...], event: Mapping[str, Any]) -> float:
+    """Returns how far an event is on the way to the first of some durations, from 0 to 1."""
+    clock = Clock(
+        int(event.get("updates") or 0), int(event.get("examples") or 0), float(event.get("epochs") or 0.0),
+        float(event.get("wall_seconds") or 0.0),
+    )  # fmt: skip
+    return min(1.0, max(getattr(clock, limit.unit) / limit.amount for limit in each))
+
+
 @dataclass
 class Followed:
     """A run, comparison or advice, followed as its folder grows.
 
     Attributes:
         folder: of it.
-        version: how often something new was seen.
+        version: is greater whenever something new was seen, also by a server that was started anew.
         about: what its start says of it.
         last: its newest event.
         running: whether a process trains in it.
     """
 
     folder: Path
-    version: int = 0
+    version: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     about: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     running: bool = False
-    _account: Account = field(default_factory=lambda: Account(follows=False))
+    _account: Account = field(default_factory=Account)
     _offset: int = 0
     _stamps: Any = None
+    _read_of: tuple[int, int, int] | None = None  # the stamp of the events that were read
     _record: dict[str, Any] | None = None
     _error: str | None = None
+    _left_out: int = 0  # rows
+    _since: dict[str, Any] = field(default_factory=dict)  # the newest event before the process that trains now
+    _known: tuple[int, Any] = (-1, None)  # the history of a version
+    _drawn: tuple[int, int, str] = (-1, 0, "")  # the curve of a version, of so many points
 
     def refresh(self) -> bool:
         """Reads what is new; returns whether anything is."""
-        events, record = _stamp(self.folder / EVENTS), _stamp(self.folder / RECORD)
+        events, record, mistakes = (_stamp(self.folder / name) for name in (EVENTS, RECORD, MISTAKES))
         before = self._stamps
-        if (events, record) == before and record is not None and not self.running:
+        if (events, record, mistakes) == before and record is not None and not self.running:
             return False
         running = events is not None and in_use(self.folder)
-        changed = (events, record) != before or running != self.running
-        self._stamps, self.running = (events, record), running
-        if events is not None and (before is None or events != before[0]):
-            if before is None or before[0] is None or events[0] != before[0][0] or events[1] < self._offset:
-                self._begin()
-            self._read()
+        changed = (events, record, mistakes) != before or running != self.running
+        self._stamps, self.running = (events, record, mistakes), running
         if record is None or running:
             self._record = self._error = None
         elif before is None or record != before[1] or self._record is None:
             self._finished()
+        if events is not None and self._record is None:  # a record says all that the events do
+            if self._read_of is None or events[0] != self._read_of[0] or events[1] < self._offset:
+                self._begin()
+            if events != self._read_of:
+                with suppress(OSError):  # no file, or not ours to read
+                    self._read()
+            self._read_of = events
         self.version += changed
         return changed
 
     def _begin(self) -> None:
-        self._account, self._offset, self.about, self.last = Account(follows=False), 0, {}, {}
+        self._account, self._offset, self.about, self.last = Account(), 0, {}, {}
+        self._left_out, self._since = 0, {}
 
     def _read(self) -> None:
         with (self.folder / EVENTS).open("rb") as file:
             file.seek(self._offset)
-            new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]  # the rest is being written
-        lines = []
-        for text in whole.splitlines():
-            try:
-                line = json.loads(text)
-                line["event"]
-            except (ValueError, TypeError, KeyError):
-                continue  # a damaged line: the run goes on without it, and so does its page
-            if line["event"] in ("started", "resumed"):
-                if not self.about:
-                    self._account = Account(follows=str(line.get("every")).startswith("noise"))
-                self.about = {**self.about, **line}
-            lines.append(line)
+            lines = []
+            for text in file:
+                if not text.endswith(b"\n"):
+                    break  # it is being written
+                self._offset += len(text)
+                lines += self._line(text)
+                if len(lines) == _LINES:
+                    self._count(lines)
+                    lines = []
+            self._count(lines)
+
+    def _line(self, text: bytes) -> list[dict[str, Any]]:
+        """Returns the event of a line; nothing for a damaged one: the run goes on without it, and so does its page."""
+        try:
+            line = json.loads(text.decode())
+            line["event"]
+        except (ValueError, TypeError, KeyError):
+            return []
+        line.pop("repeats", None)  # of every batch; only the record sums them up
+        if line["event"] in ("started", "resumed"):
+            self.about, self._since = {**self.about, **line}, self.last
+        else:
+            self.last = line
+        return [line]
+
+    def _count(self, lines: list[dict[str, Any]]) -> None:
         replayed(self._account, lines)
-        self._offset += len(whole)
-        self.last = lines[-1] if lines else self.last
+        rows = self._account.rows
+        if len(rows) > _MOST_HELD:
+            kept = rows_kept(self._account.history(), _HELD)
+            self._left_out += len(rows) - len(kept)
+            self._account.rows = [rows[i] for i in kept]
 
     def _finished(self) -> None:
         try:
@@ -131,64 +171,109 @@ class Followed:
         }  # fmt: skip
         if kind != "run":
             return row
-        row |= {"every": (record or self.about).get("every"), **{
-            name: self.last.get(name) for name in ("updates", "examples", "epochs", "wall_seconds")
-        }}  # fmt: skip
+        about = record or self.about
+        done = record.get("finished") or self.last
+        row |= {"every": about.get("every"), "seed": about.get("seed"), "alike": self._alike()}
+        row |= {name: done.get(name) for name in ("updates", "examples", "epochs")}
+        row["wall_seconds"] = done.get("seconds") if record else done.get("wall_seconds")
         row |= self._progress() if self.running else {}
         return row | self._scores()
 
     def _progress(self) -> dict[str, Any]:
-        """Returns how far the run is, from 0 to 1, and the seconds that are left at the speed so far."""
+        """Returns how far the run is, from 0 to 1, and the seconds left at the speed of the process that trains now.
+
+        Of several durations the one counts that ends first; with a target the run may end before, which `at_most` says.
+        """
+        settings = self.about.get("settings") or {}
         try:
-            durations = Durations.parse(str((self.about.get("settings") or {}).get("duration")))
-            clock = {**self.last, "seconds": self.last.get("wall_seconds", 0.0)}
-            share = max(float(clock.get(limit.unit) or 0.0) / limit.amount for limit in durations.each)
+            each = Durations.parse(str(settings.get("duration"))).each
+            now, before = (_share(each, event) for event in (self.last, self._since))
         except (BackbeatError, TypeError, ValueError):
             return {}
-        share, spent = min(1.0, share), float(self.last.get("wall_seconds") or 0.0)
-        return {"progress": share, "seconds_left": spent * (1 - share) / share if share > 0 and spent else None}
+        spent = float(self.last.get("wall_seconds") or 0.0) - float(self._since.get("wall_seconds") or 0.0)
+        done = now - before
+        left = spent * (1 - now) / done if done > 0 and spent > 0 else None
+        at_most = bool(settings.get("target") or settings.get("patience"))
+        return {"progress": now, "seconds_left": left, "at_most": at_most}
 
     def _scores(self) -> dict[str, Any]:
-        history = self._history()
         scores = {}
-        for name, column in history.items():
+        for name, column in self._history().items():
             if name.startswith(("train_", "held_out_")) or name == "loss_mean":
-                known = [value for value in column if isinstance(value, (int, float)) and math.isfinite(value)]
-                if known:
-                    scores[name] = known[-1]
+                known = (value for value in reversed(column) if isinstance(value, (int, float)))
+                newest = next(known, None)
+                if newest is not None:
+                    scores[name] = newest
         return {"scores": scores}
 
-    def _history(self) -> Mapping[str, Any]:
+    def _history(self) -> dict[str, Any]:
+        """Returns the columns as JSON has them."""
         if self._record is not None and self._record.get("kind") == "run":
             return self._record.get("history") or {}
-        return plain(dict(self._account.history()))
+        if self._known[0] != self.version:
+            self._known = self.version, plain(dict(self._account.history()))
+        return self._known[1]
+
+    def _alike(self) -> str:
+        """Returns what runs have in common that differ in nothing but the seed, as a short text."""
+        about = self._record or self.about
+        data, settings = about.get("data") or {}, about.get("settings") or {}
+        settings = {name: value for name, value in settings.items() if name != "seed"}
+        same = [data.get("sha256") or data.get("name"), settings]
+        same += [about.get(name) for name in ("model", "loss", "optimizer", "every", "learning_rate")]
+        return hashlib.sha256(json.dumps(plain(same), sort_keys=True).encode()).hexdigest()[:12]
 
     def record(self) -> dict[str, Any]:
         """Returns it as a report shows it, its history thinned; of a run that is under way, what is known so far."""
         if self._record is not None:
-            return plain(thinned(self._record, _MOST_ROWS)) | {"name": self.folder.name, "state": self.state}
+            own = {"name": self.folder.name, "state": self.state, "mistakes": read_mistakes(self.folder)}
+            return plain(thinned(self._record, _MOST_ROWS)) | own
         account = self._account
         shown = {name: value for name, value in self.about.items() if name not in ("event", "time")}
         shown |= {
             "kind": "run", "name": self.folder.name, "state": self.state, "created": self.about.get("time", ""),
-            "history": dict(account.history()), "compile_seconds": account.compile_seconds,
-            "set_aside": account.set_aside, "notes": account.notes, **self._progress(),
+            "history": self._history(), "mistakes": read_mistakes(self.folder),
+            "compile_seconds": account.compile_seconds, "set_aside": account.set_aside, "notes": account.notes,
+            **self._progress(),
             "finished": {
                 "reason": "", **{name: self.last.get(name) for name in ("updates", "examples", "epochs")},
                 "seconds": self.last.get("wall_seconds"),
             },
         }  # fmt: skip
-        return plain(thinned(shown, _MOST_ROWS))
+        shown = thinned(shown, _MOST_ROWS)
+        if self._left_out:
+            n_shown = len(shown["history"]["updates"])
+            shown["thinned"] = {"rows": len(account.rows) + self._left_out, "shown": n_shown}
+        return plain(shown)
 
-    def curve(self) -> dict[str, Any]:
-        """Returns its loss and scores on three clocks, thinned to a few hundred points, to be drawn among others."""
-        record = thinned({"history": self._history()}, _POINTS)
-        names = ("updates", "examples", "epochs", "wall_seconds", "loss_mean")
-        wanted = {
-            name: column for name, column in record["history"].items()
-            if name in names or name.startswith(("train_", "held_out_"))
-        }  # fmt: skip
-        return plain({"name": self.folder.name, "version": self.version, "history": wanted})
+    def curve(self, among: int = 1) -> str:
+        """Returns its loss and scores on its clocks as JSON text, thinned: the more curves there are, the fewer points.
+
+        Args:
+            among: how many curves are drawn.
+        """
+        most = _POINTS if among <= _FEW else _FEWER_POINTS
+        if self._drawn[:2] != (self.version, most):
+            record = thinned({"history": self._history()}, most)
+            wanted = {
+                name: [_rounded(value) for value in column] for name, column in record["history"].items()
+                if name in _ON_CURVES or name.startswith(("train_", "held_out_"))
+            }  # fmt: skip
+            curve = {"name": self.folder.name, "version": self.version, "history": wanted}
+            self._drawn = self.version, most, json.dumps(plain(curve), ensure_ascii=False)
+        return self._drawn[2]
+
+    def curve_or_none(self, among: int = 1) -> str | None:
+        """Returns the same; None where its files are of another form than runs write."""
+        try:
+            return self.curve(among)
+        except DAMAGED:
+            return None
+
+
+def _rounded(value: Any) -> Any:
+    """Returns a number with the digits that a drawing has; whole numbers as they are."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 class Watched:
@@ -203,9 +288,14 @@ class Watched:
         self.one = (folder / EVENTS).exists() or (folder / RECORD).exists()
         self.followed: dict[str, Followed] = {}
         self.version = 0
+        self._one_at_a_time = threading.Lock()
 
     def refresh(self) -> bool:
         """Reads what is new; returns whether anything is."""
+        with self._one_at_a_time:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         folders = [self.folder] if self.one else self._folders()
         names = {folder.name for folder in folders}
         gone = [name for name in self.followed if name not in names]
@@ -227,4 +317,13 @@ class Watched:
     def rows(self) -> list[dict[str, Any]]:
         """Returns a row for each, those that run first and then the newest first."""
         newest = sorted(self.followed.values(), key=lambda each: each.folder.name, reverse=True)
-        return plain([each.row() for each in sorted(newest, key=lambda each: not each.running)])
+        with self._one_at_a_time:
+            return [_row(each) for each in sorted(newest, key=lambda each: not each.running)]
+
+
+def _row(run: Followed) -> dict[str, Any]:
+    """Returns what the list shows of a run, whatever its files hold."""
+    try:
+        return plain(run.row())
+    except DAMAGED:
+        return {"name": run.folder.name, "kind": "run", "state": "damaged", "version": run.version}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,13 +13,12 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..report.page import SCRIPTS, STYLES
-from .guard import Guard
-from .live import Watched
+from .guard import Guard, token_for
+from .live import DAMAGED, Watched
 
 _LOOK_SECONDS = 0.5
 _ALIVE_SECONDS = 15.0  # a comment on a stream that is idle, so that what is gone is noticed
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
-MOST_AT_ONCE = 400  # curves in one answer
 
 
 class News:
@@ -30,7 +28,8 @@ class News:
         self.watched, self._changed, self._looking = watched, asyncio.Event(), 0
 
     async def look(self) -> None:
-        """Looks for ever."""
+        """Looks for ever; at once, so that whoever comes first does not wait for all to be read."""
+        await asyncio.to_thread(self.watched.refresh)
         while True:
             if self._looking and await asyncio.to_thread(self.watched.refresh):
                 self.wake()
@@ -93,12 +92,16 @@ def application(watched: Watched, token: str, hosts: list[str]) -> Any:
         run = watched.followed.get(request.path_params["name"])
         if run is None:
             return JSONResponse({"error": "There is no such run."}, 404)
-        return JSONResponse(await asyncio.to_thread(run.record))
+        try:
+            return JSONResponse(await asyncio.to_thread(run.record))
+        except DAMAGED:
+            return JSONResponse({"error": f"{run.folder.name} is damaged; it cannot be shown."}, 422)
 
     async def curves(request: Any) -> Any:
-        names = request.query_params.getlist("run")[:MOST_AT_ONCE]
+        names = request.query_params.getlist("run") or list(watched.followed)
         known = [watched.followed[name] for name in names if name in watched.followed]
-        return JSONResponse(await asyncio.to_thread(lambda: [run.curve() for run in known]))
+        text = await asyncio.to_thread(lambda: ",".join(filter(None, (run.curve_or_none(len(known)) for run in known))))
+        return Response(f"[{text}]", media_type="application/json")
 
     async def stream(request: Any) -> Any:
         return StreamingResponse(news.stream(), media_type="text/event-stream")
@@ -189,7 +192,7 @@ def run_server(made: Callable[[str, list[str]], Any], port: int | None, tell: Ca
     """
     import uvicorn
 
-    listener, token = listening(port), secrets.token_urlsafe(24)
+    listener, token = listening(port), token_for(port)
     with listener:
         port = listener.getsockname()[1]
         app = made(token, [f"127.0.0.1:{port}", f"localhost:{port}"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 import zlib
@@ -20,23 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...places import cache_folder as cache_folder
 
 MANIFEST, _LOCK, _PART = "manifest.json", "lock", ".part"
 _PIECE = 1 << 22
 _YOUNG, _DAY = 10, 86400  # seconds
-
-
-def cache_folder() -> Path:
-    """Returns where packed data is kept: $BACKBEAT_CACHE, or a folder of the user's cache."""
-    if given := os.environ.get("BACKBEAT_CACHE"):
-        return Path(given).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "backbeat"
 
 
 def found_entry(entry: Path, *, checksums: bool = False) -> tuple[dict[str, Any] | None, str | None]:

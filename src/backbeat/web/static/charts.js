@@ -3,6 +3,9 @@
 (() => {
   const { make, count, seconds, number, known } = backbeat.words;
   const MOST_POINTS = 2000; // of one line; more cannot be told apart
+  const CROWD = 24; // lines; more are drawn in one go, by our own hand, and not given to uPlot one by one
+  const NEAREST = 6; // lines of a crowd that are told of at a place
+  const BUCKETS = 128;
   const all = new Set(); // the charts on the page, redrawn when the theme changes
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -71,6 +74,90 @@
       ];
     });
     return tables.length ? uPlot.join(tables) : [[]];
+  }
+
+  /* An exponential mean that starts at the first value: m₁ = y₁, mₖ = s mₖ₋₁ + (1 − s) yₖ. */
+  function smooth(points, s) {
+    let mean;
+    return points.map((p) => {
+      mean = mean === undefined ? p.y : s * mean + (1 - s) * p.y;
+      return { ...p, y: mean };
+    });
+  }
+
+  /* A slider for state.smooth, and what it does in a sentence. */
+  function smoothing(state, changed) {
+    const slider = make("input", { type: "range", min: "0", max: "0.98", step: "0.02", "aria-label": "smoothing" });
+    const said = make("output", {});
+    const say = () => {
+      const s = state.smooth;
+      said.textContent = s ? `${s.toFixed(2)} × the mean before + ${(1 - s).toFixed(2)} × the value` : "none";
+    };
+    slider.value = state.smooth;
+    slider.oninput = () => {
+      state.smooth = Number(slider.value);
+      say();
+      changed();
+    };
+    say();
+    const title = "An exponential mean that starts at the first value: mₖ = s mₖ₋₁ + (1 − s) yₖ";
+    return make("label", { class: "smooth", title }, "smoothing", slider, said);
+  }
+
+  /* What uPlot is told of a crowd: the lowest and the highest value in each part of the x axis. */
+  function envelope(lines, log) {
+    const place = (x) => (log.x ? Math.log(x) : x);
+    let [least, most] = [Infinity, -Infinity];
+    for (const points of lines) {
+      for (const p of points) {
+        if (p.x < least) least = p.x;
+        if (p.x > most) most = p.x;
+      }
+    }
+    if (!(most >= least)) return [[], [], []];
+    const width = (place(most) - place(least)) / BUCKETS || 1;
+    const parts = Array.from({ length: BUCKETS }, () => ({ x: null, low: Infinity, high: -Infinity }));
+    for (const points of lines) {
+      for (const p of points) {
+        const part = parts[Math.min(BUCKETS - 1, Math.floor((place(p.x) - place(least)) / width))];
+        part.x ??= p.x;
+        if (p.y < part.low) part.low = p.y;
+        if (p.y > part.high) part.high = p.y;
+      }
+    }
+    const used = parts.filter((part) => part.x !== null).sort((a, b) => a.x - b.x);
+    const { low, high } = used.at(-1);
+    const table = [{ x: least, low: used[0].low, high: used[0].high }, ...used, { x: most, low, high }];
+    const kept = table.filter((part, i) => !i || part.x > table[i - 1].x);
+    return ["x", "low", "high"].map((name) => kept.map((part) => part[name]));
+  }
+
+  /* All lines of a crowd, each one path. */
+  function drawCrowd(u, spec, crowd) {
+    const { ctx } = u;
+    const along = (which, length, start, flip) => {
+      const f = spec.log[which] ? Math.log : Number;
+      const { min, max } = u.scales[which];
+      const factor = length / (f(max) - f(min) || 1);
+      return (v) => (flip ? start + length - (f(v) - f(min)) * factor : start + (f(v) - f(min)) * factor);
+    };
+    const [x, y] = [along("x", u.bbox.width, u.bbox.left), along("y", u.bbox.height, u.bbox.top, true)];
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height);
+    ctx.clip();
+    ctx.lineWidth = devicePixelRatio * (crowd.length > 60 ? 1 : 1.5);
+    ctx.globalAlpha = 0.75;
+    const paints = new Map();
+    crowd.forEach((points, i) => {
+      const { stroke } = spec.lines[i];
+      if (!paints.has(stroke)) paints.set(stroke, stroke());
+      ctx.strokeStyle = paints.get(stroke);
+      ctx.beginPath();
+      points.forEach((p, k) => (k ? ctx.lineTo(x(p.x), y(p.y)) : ctx.moveTo(x(p.x), y(p.y))));
+      ctx.stroke();
+    });
+    ctx.restore();
   }
 
   /* A little wider than the data, and wider still below where names of lines need room. */
@@ -376,11 +463,16 @@
         return;
       }
       const x = u.posToVal(left, "x");
-      const rows = [];
+      let rows = [];
       spec.lines.forEach((line, i) => {
-        const point = !line.quiet && u.series[1 + 3 * i].show && nearest(line.points, x, spec.log.x);
+        const seen = crowd || (!line.quiet && u.series[1 + 3 * i].show);
+        const point = seen && nearest(crowd ? crowd[i] : line.points, x, spec.log.x);
         if (point) rows.push({ line, point });
       });
+      if (crowd) {
+        const away = ({ point }) => Math.abs(u.valToPos(point.y, "y") - u.cursor.top);
+        rows = rows.sort((a, b) => away(a) - away(b)).slice(0, NEAREST);
+      }
       if (!rows.length) {
         list.hidden = true;
         return;
@@ -407,7 +499,12 @@
       list.style.top = `${u.over.offsetTop + 6}px`;
     }
     const size = () => ({ width: Math.max(200, Math.floor(host.clientWidth)), height: spec.height || 300 });
-    const data = joined(spec.lines, spec.log);
+    const fits = (p) => known(p.x) && known(p.y) && (!spec.log.x || p.x > 0) && (!spec.log.y || p.y > 0);
+    const crowd = spec.lines.length > CROWD ? spec.lines.map((line) => thin(line.points.filter(fits))) : null;
+    const data = crowd ? envelope(crowd, spec.log) : joined(spec.lines, spec.log);
+    const unseen = { stroke: "transparent", width: 0, points: { show: false } };
+    const back = make("button", { type: "button", class: "back", hidden: true, text: "Show all", onclick: () => showAll() });
+    let handle = null;
     let whole = null; // how far the x axis goes before anybody looks closer
     const plot = new uPlot(
       {
@@ -423,8 +520,8 @@
           },
         },
         axes: [axis("x", spec), axis("y", spec)],
-        series: [{}, ...spec.lines.flatMap(lineOptions)],
-        bands: spec.lines.flatMap((line, i) =>
+        series: [{}, ...(crowd ? [unseen, unseen] : spec.lines.flatMap(lineOptions))],
+        bands: (crowd ? [] : spec.lines).flatMap((line, i) =>
           line.band ? [{ series: [3 + 3 * i, 2 + 3 * i], fill: () => `${line.stroke()}2e` }] : [],
         ),
         hooks: {
@@ -436,6 +533,7 @@
           ],
           draw: [
             (u) => {
+              if (crowd) drawCrowd(u, spec, crowd);
               drawMarks(u, spec);
               drawUprights(u, spec, true);
               endNames(u, spec);
@@ -443,20 +541,25 @@
           ],
           setCursor: [hover],
           ready: [(u) => (whole = { ...u.scales.x })],
+          setScale: [() => (back.hidden = !handle?.zoomed())],
         },
       },
       data,
       host,
     );
-    host.append(list);
+    host.append(list, back);
     host.plot = plot;
     host.setAttribute("tabindex", "0");
     host.setAttribute("role", "group");
-    host.setAttribute("aria-label", `Chart: ${spec.label}. Arrow keys read values.`);
+    host.setAttribute("aria-label", `Chart: ${spec.label}. Arrow keys read values, plus looks closer there, Escape shows all.`);
     let place = null;
     host.onkeydown = (event) => {
       const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (event.key === "Escape") plot.setCursor({ left: -10, top: -10 });
+      if (event.key === "Escape") {
+        plot.setCursor({ left: -10, top: -10 });
+        if (handle.zoomed()) showAll();
+      }
+      if (event.key === "+" || event.key === "=") closer(place ?? plot.over.clientWidth / 2);
       if (!move) return;
       event.preventDefault();
       const wide = plot.over.clientWidth;
@@ -468,7 +571,19 @@
       if (host.clientWidth && Math.floor(host.clientWidth) !== plot.width) plot.setSize(size());
     });
     watch.observe(host);
-    const handle = {
+    /* Half as much of the x axis, around a place on it. */
+    function closer(left) {
+      const [f, inverse] = spec.log.x ? [Math.log, Math.exp] : [Number, Number];
+      const { min, max } = plot.scales.x;
+      const [at, half] = [f(plot.posToVal(left, "x")), (f(max) - f(min)) / 4];
+      const start = Math.max(f(min), Math.min(at - half, f(max) - 2 * half));
+      plot.setScale("x", { min: inverse(start), max: inverse(start + 2 * half) });
+      place = plot.valToPos(inverse(at), "x");
+    }
+    function showAll() {
+      plot.setScale("x", { min: data[0][0], max: data[0].at(-1) });
+    }
+    handle = {
       plot,
       /* Whether somebody has dragged to look closer; a double click shows all again. */
       zoomed: () => whole && (plot.scales.x.min > whole.min || plot.scales.x.max < whole.max),
@@ -486,6 +601,7 @@
         all.delete(handle);
         plot.destroy();
         list.remove();
+        back.remove();
       },
     };
     all.add(handle);
@@ -509,6 +625,8 @@
   backbeat.charts = {
     chart,
     card,
+    smooth,
+    smoothing,
     colour,
     css,
     redrawAll: () => all.forEach((handle) => handle.redraw()),

@@ -8,6 +8,7 @@
   const { words, charts } = backbeat;
   const { make } = words;
   const EVERY_MS = 1000;
+  const FEW = 12; // names in one address
   const host = document.getElementById("live");
   const top = make("nav", { class: "where", "aria-label": "Where this page is" });
   const fresh = make("span", { class: "fresh", role: "status", text: "connecting" });
@@ -17,6 +18,7 @@
   let shown = null; // {name, update(), version}
   let only = null; // the name of the run, where the page is of one run
   let versions = {};
+  let first = null; // the answer that the page begins with
   let busy = false;
   let again = false;
   let timer = null;
@@ -30,12 +32,8 @@
   const api = {
     runs: () => get("api/runs"),
     run: (name) => get(`api/runs/${encodeURIComponent(name)}`),
-    curves: (names) => get(`api/curves?${names.map((name) => `run=${encodeURIComponent(name)}`).join("&")}`),
-  };
-  const many = async (names) => {
-    const found = [];
-    for (let k = 0; k < names.length; k += 40) found.push(...(await api.curves(names.slice(k, k + 40))));
-    return found;
+    /* Of many all are asked for: their names would not fit into an address. */
+    curves: (names) => get(`api/curves?${names.length > FEW ? "" : names.map((n) => `run=${encodeURIComponent(n)}`).join("&")}`),
   };
 
   const say = (text, kind = "") => {
@@ -43,7 +41,10 @@
     if (fresh.textContent !== text) fresh.textContent = text;
   };
   /* Whoever points at a chart, reads it by keys or has looked closer is not disturbed by a new drawing. */
-  const looking = () => Boolean(inside.querySelector(".chart:hover, .chart:focus-visible")) || charts.zoomed();
+  const looking = () =>
+    (moved && inside.querySelector(".chart:hover")) || inside.querySelector(".chart:focus-visible") || charts.zoomed();
+  let moved = false; // whether the pointer has moved since something was opened: it may lie there by chance
+  inside.addEventListener("pointermove", (event) => (moved ||= Boolean(event.movementX || event.movementY)));
 
   function where() {
     const name = decodeURIComponent(location.hash.replace(/^#\/?/, ""));
@@ -56,12 +57,19 @@
     charts.clear();
     inside.replaceChildren(top, nav(""), main);
     document.title = "Runs · backbeat";
-    const view = backbeat.overview(main, state.overview, { curves: many });
-    shown = { name: "", version: null, update: async () => view.update((await api.runs()).runs) };
+    const view = backbeat.overview(main, state.overview, { curves: api.curves });
+    shown = { name: "", version: null, update: async () => view.update((await known()).runs) };
+  }
+
+  /* The runs: once those that the page began with, then always the newest. */
+  async function known() {
+    const runs = first || (await api.runs());
+    first = null;
+    return runs;
   }
 
   async function openRun(name) {
-    if (!(await api.runs()).runs.some((run) => run.name === name)) throw new Error(`There is no such run: ${name}.`);
+    if (!(await known()).runs.some((run) => run.name === name)) throw new Error(`There is no such run: ${name}.`);
     const record = await api.run(name);
     const box = make("div", {});
     state.runs[name] ||= {};
@@ -89,6 +97,7 @@
     try {
       const name = where();
       if (!shown || shown.name !== name) {
+        moved = false;
         await (name ? openRun(name) : openOverview());
         if (!name) await shown.update();
       } else if (name === "" || shown.version !== versions[name]) {
@@ -97,13 +106,15 @@
           again = true;
           return;
         }
-        await shown.update();
-        shown.version = versions[name];
+        const view = shown;
+        await view.update();
+        view.version = versions[name];
       }
       say("up to date");
     } catch (error) {
       say(error.message, "lost");
-      if (!shown) {
+      if (!shown || shown.name !== where()) {
+        shown = null;
         const words = make("p", { class: "empty", text: error.message });
         inside.replaceChildren(make("main", { class: "page" }, make("h1", { text: "Runs" }), words, nav(where())));
       }
@@ -122,14 +133,11 @@
     }, EVERY_MS);
   }
 
-  addEventListener("hashchange", () => {
-    shown = null;
-    refresh();
-  });
+  addEventListener("hashchange", refresh);
 
   async function start() {
     try {
-      const first = await api.runs();
+      first = await api.runs();
       if (first.one && first.runs.length) only = first.runs[0].name;
     } catch (error) {
       say(error.message, "lost");
@@ -141,7 +149,10 @@
       later();
     });
     stream.onopen = () => say("up to date");
-    stream.onerror = () => say("the connection is lost; trying again", "lost");
+    stream.onerror = () => {
+      const over = stream.readyState === EventSource.CLOSED;
+      say(over ? "the server was started anew; open the address that it printed" : "the connection is lost; trying again", "lost");
+    };
   }
   start();
 })();

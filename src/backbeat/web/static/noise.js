@@ -1,8 +1,8 @@
-/* How noisy a run's gradients were along the way, and how many examples its batches had where they followed the noise. */
+/* How noisy a run's gradients were along the way. */
 "use strict";
 (() => {
   const { words, charts } = backbeat;
-  const { known, count, number, make, section } = words;
+  const { known, number, make, section } = words;
   const FEW = 40; // rows: each is drawn with its own interval; more become a line in a band
 
   /* The rows that measured something: scale where it is known, the interval's ends, `high` null where there is none. */
@@ -14,19 +14,6 @@
         return { x, y: known(y) && y > 0 ? y : null, low: known(low) && low > 0 ? low : null, high };
       })
       .filter((p) => known(p.x) && (known(p.y) || known(p.low)));
-  }
-
-  /* M as steps: of each stretch the place where it began and the place where it ended. */
-  function steps(history, clock) {
-    const xs = history[clock];
-    return history.batch_size.flatMap((y, i) =>
-      known(y) && known(xs[i])
-        ? [
-            { x: i ? xs[i - 1] : 0, y },
-            { x: xs[i], y },
-          ]
-        : [],
-    );
   }
 
   const said = (p) => {
@@ -83,9 +70,6 @@
       "At so many examples a batch’s noise is as long as the gradient itself. Each value is of the updates since the " +
         "one before, with its 95 % interval; one that goes on to the upper edge has no upper end.",
     );
-    const sizes =
-      (history.batch_size || []).some(known) &&
-      charts.card("Examples in a batch", record.followed || "The batch followed the noise.");
     if (noise.sentence) {
       const sentence = `${noise.sentence[0].toUpperCase()}${noise.sentence.slice(1)}.`;
       scale.box.append(make("p", { class: "seen", text: sentence }));
@@ -101,17 +85,7 @@
         const y = { label: "noise scale, examples", write: (v) => number(v), range };
         handles.push(charts.chart(scale.host, { ...common, ...drawn, label: `noise scale against ${x.label}`, y }));
       }
-      if (!sizes) return;
-      handles.push(
-        charts.chart(sizes.host, {
-          ...common,
-          label: `examples in a batch against ${x.label}`,
-          y: { label: "examples in a batch, M", write: (v) => count(v) },
-          lines: [{ title: "M", width: 2.2, stroke: () => charts.css("--cadence-5"), points: steps(history, clock) }],
-        }),
-      );
     }
-    const cards = make("div", { class: sizes ? "two" : "" }, scale.box, sizes ? sizes.box : null);
-    return { element: section("noise", "How noisy its gradients were", cards), draw };
+    return { element: section("noise", "How noisy its gradients were", scale.box), draw };
   };
 })();

@@ -97,14 +97,17 @@
     };
   }
 
-  function curves(record, state, noise) {
+  function curves(record, state, others) {
     const history = record.history || {};
     const clocks = Object.keys(CLOCKS).filter((clock) => has(history, clock));
     const losses = LOSSES.filter(([name]) => has(history, name));
     if (!clocks.length || !losses.length) return null;
     if (!clocks.includes(state.clock)) state.clock = clocks[0];
     const points = (name) =>
-      history[name].map((y, i) => ({ x: history[state.clock][i], y })).filter((p) => known(p.x) && known(p.y));
+      charts.smooth(
+        history[name].map((y, i) => ({ x: history[state.clock][i], y })).filter((p) => known(p.x) && known(p.y)),
+        state.smooth,
+      );
     const handles = [];
     const loss = charts.card(
       "Loss",
@@ -174,7 +177,7 @@
           }),
         );
       }
-      if (noise) noise.draw(state.clock, axisX(state), state.logX);
+      for (const other of others) other.draw(state.clock, axisX(state), state.logX);
     }
     const key = make(
       "div",
@@ -209,6 +212,7 @@
             draw();
           },
         ),
+        charts.smoothing(state, draw),
       ),
       make("div", { class: scores.length ? "two" : "" }, loss.box, ...scores.map((s) => s.card.box)),
     );
@@ -402,11 +406,18 @@
   }
 
   backbeat.run = (record, root, state) => {
-    Object.assign(state, { clock: "updates", logX: false, logY: true, ...state });
-    const noise = backbeat.noise(record);
-    const drawn = curves(record, state, noise);
+    Object.assign(state, { clock: "updates", logX: false, logY: true, smooth: 0, ...state });
+    const others = [backbeat.along(record), backbeat.noise(record)].filter(Boolean);
+    const drawn = curves(record, state, others);
     const ranged = rates(record);
-    const parts = [drawn && drawn.element, drawn && noise && noise.element, repeats(record), ranged && ranged.element, settings(record)];
+    const parts = [
+      drawn && drawn.element,
+      backbeat.mistakes(record),
+      ...(drawn ? others.map((other) => other.element) : []),
+      repeats(record),
+      ranged && ranged.element,
+      settings(record),
+    ];
     root.append(...heading(record), outcome(record), ...[...parts, words.environment(record)].filter(Boolean));
     if (drawn) drawn.draw();
     if (ranged) ranged.draw();
