@@ -73,7 +73,7 @@ LAYERS = (
         "verify",
         "advise",
     ),  # the work
-    ("estimator", "export", "web"),  # faces
+    ("estimator", "export", "explain", "web"),  # faces
     ("cli",),
 )
 PLACE = {name: (layer, place) for layer, names in enumerate(LAYERS) for place, name in enumerate(names)}

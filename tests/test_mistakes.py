@@ -237,5 +237,6 @@ def test_of_a_run_that_diverged_the_last_finite_weights_are_looked_at(tmp_path: 
         bb.fit("mlp:8", "digits", loss="squared_error", learning_rate=1e6, duration="2 epochs", run=tmp_path / "run")
     found = read_mistakes(tmp_path / "run")
     assert found is not None
-    assert found["updates"] == raised.value.run.clock.updates
+    run: Any = raised.value.run
+    assert found["updates"] == run.clock.updates
     assert len(found["worst"]) == SHOWN

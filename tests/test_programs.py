@@ -83,7 +83,8 @@ def test_the_ones_not_used_for_longest_make_room(tmp_path: Path) -> None:
     for age, name in ((30, "old"), (20, "older and used"), (10, "new")):
         programs.put(name, name.encode() * 5)
         path = tmp_path / f"{name}.program"
-        os.utime(path, (path.stat().st_mtime - age,) * 2)
+        used = path.stat().st_mtime - age
+        os.utime(path, (used, used))
     assert programs.get("older and used") == b"older and used" * 5
     programs.put("large", bytes(150))
     assert {path.stem for path in tmp_path.iterdir()} == {"older and used", "new", "large"}

@@ -3,3 +3,4 @@
 from .lesson import Choices as Choices
 from .lesson import Lesson as Lesson
 from .problems import PROBLEMS as PROBLEMS
+from .sentences import told as told

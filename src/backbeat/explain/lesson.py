@@ -153,6 +153,8 @@ class Column:
             inside = repeated and int(engine.inside.made) > 0
             rows = self.job.plan.stretch(before, max(1, passed + inside))
             batches = [self.job.split.train[i[:size]] for i, size in zip(rows.indices, rows.sizes, strict=True)]
+            if len(batches[-1]) == self.job.n_train:  # taken as they lie; shown in the order of the other cadences
+                batches[-1] = self.job.split.train[self.job.plan.order.epochs(before.epoch, 1)[0]]
             made_on = made_on + 1 if len(batches) == 1 and made_on else 1
             satisfied = tuple(int(i) for batch in batches[:-1] for i in batch)
             self.updates.append(Update(batches[-1], engine.clock.examples, satisfied, made_on))
@@ -202,8 +204,8 @@ class Lesson:
         >>> [column.cadence for column in lesson.columns], [len(column.updates) for column in lesson.columns]
         (['1', '8', 'dataset'], [288, 36, 12])
         >>> frame = lesson.frame(1, 0)
-        >>> len(frame["batch"]), frame["sentences"]["average"][:36]
-        (8, 'Averaged over the batch: ∇L = (1/8) Σ')
+        >>> len(frame["batch"]), frame["next_loss"] < frame["data_loss"]
+        (8, True)
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -257,10 +259,8 @@ class Lesson:
         Returns:
             JSON: `batch`, and in its order `losses`, `gradients` (their coordinates in the plane) and `lengths`;
             `mean` and `mean_length` of the averaged gradient; `theta` and `next` in the plane, `moved`; of all examples
-            `data_loss`, `guesses` and `right`; the decision `field` or `curve`; and `sentences`.
+            `data_loss`, `guesses` and `right`; and the decision `field` or `curve`.
         """
-        from .sentences import sentences
-
         one = self.columns[column]
         k = min(max(k, 0), len(one.updates))
         found: dict[str, Any] = {
@@ -290,14 +290,13 @@ class Lesson:
                 "others": [float(one.losses[i][others].mean()) if others.any() else None for i in (k, k + 1)],
                 "made_wrong": np.flatnonzero(one.right[k] & ~one.right[k + 1]) if self.problem.classes else [],
             }  # fmt: skip
-        found["sentences"] = sentences(self, one, found)
         return found
 
     def _drawn(self, one: Column, k: int) -> dict[str, Any]:
         if self.problem.view == "plane":
             points = self.field_points.reshape(-1, 2)
             prediction = np.asarray(_predicted(one.job.model, one.params(k), points))
-            return {"field": np.round(100 * share_of_one(prediction, one.job.dataset.y)).astype(int)}
+            return {"field": np.round(100 * share_of_one(prediction, one.job.dataset.y), 1)}
         if self.problem.view == "curve":
             return {"curve": np.asarray(_predicted(one.job.model, one.params(k), self.curve_points))[:, 0]}
         return {}

@@ -53,7 +53,7 @@ def clouds(seed: int, n: int = 48) -> Arrays:
 
     Example:
         >>> x, y = clouds(0)
-        >>> x.shape, y.sum()
+        >>> x.shape, int(y.sum())
         ((48, 2), 24)
     """
     y = np.arange(n) % 2

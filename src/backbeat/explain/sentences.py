@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .lesson import Column, Lesson
 from .problems import TWO_DIGITS
 
-if TYPE_CHECKING:
-    from .lesson import Column, Lesson
 
-
-def number(value: float) -> str:
+def number(value: Any) -> str:
     """Returns a number with three digits, as sentences write it.
 
     Example:
@@ -34,11 +32,23 @@ def subscript(i: int) -> str:
     return "".join("₀₁₂₃₄₅₆₇₈₉"[int(digit)] for digit in str(i))
 
 
-def shown(lesson: Lesson, label: float) -> str:
+def shown(lesson: Lesson, label: Any) -> str:
     """Returns a label as the page shows it."""
     if lesson.choices.problem == "two digits":
         return str(TWO_DIGITS[int(label)])
     return str(int(label)) if lesson.problem.classes else number(label)
+
+
+def told(lesson: Lesson, column: int, k: int) -> dict[str, Any]:
+    """Returns a frame of a lesson with its `sentences`; see `Lesson.frame`.
+
+    Example:
+        >>> from backbeat.explain import Choices
+        >>> told(Lesson(Choices("line")), 1, 0)["sentences"]["average"][:38]
+        'Averaged over the batch: ∇L = (1/8) Σ '
+    """
+    frame = lesson.frame(column, k)
+    return frame | {"sentences": sentences(lesson, lesson.columns[column], frame)}
 
 
 def sentences(lesson: Lesson, column: Column, frame: dict[str, Any]) -> dict[str, Any]:

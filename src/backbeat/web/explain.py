@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackbeatError
-from ..explain import PROBLEMS, Choices, Lesson
+from ..explain import PROBLEMS, Choices, Lesson, told
 from ..explain.lesson import LOSSES
 from ..explain.sentences import shown
 from .guard import Guard
@@ -28,8 +28,15 @@ NETWORKS = {
     "images": ("linear", "mlp:16", "mlp:32", "cnn:4"),
 }
 RATES = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-SCRIPTS = ("words.js", "vendor/uPlot.iife.min.js", "charts.js", "backbeat.js", "explain_pictures.js", "explain.js")
-STYLES = ("vendor/uPlot.min.css", "backbeat.css", "explain.css")
+SCRIPTS = (
+    "words.js",
+    "vendor/uplot/uPlot.iife.min.js",
+    "charts.js",
+    "backbeat.js",
+    "explain_pictures.js",
+    "explain.js",
+)
+STYLES = ("vendor/uplot/uPlot.min.css", "backbeat.css", "explain.css")
 
 
 class Lessons:
@@ -155,7 +162,7 @@ def frames(lesson: Lesson, query: Any) -> list[Any]:
     numbers = [int(k) for k in query.get("k", "").split(",")]
     if len(numbers) != len(lesson.columns):
         raise ValueError(f"k has {len(numbers)} numbers where there are {len(lesson.columns)} columns")
-    return [lesson.frame(column, k) for column, k in enumerate(numbers)]
+    return [told(lesson, column, k) for column, k in enumerate(numbers)]
 
 
 def plain(value: Any) -> Any:

@@ -106,6 +106,20 @@
     return share < 50 ? [a, (50 - share) / 50] : [b, (share - 50) / 50];
   };
 
+  /* The decision as a small picture, a dot for each place, to be drawn larger. */
+  function shades(field, side) {
+    const picture = document.createElement("canvas");
+    picture.width = picture.height = side;
+    const pen = picture.getContext("2d");
+    field.forEach((share, n) => {
+      const [colour, strength] = mix(share);
+      pen.globalAlpha = 0.05 + 0.3 * strength;
+      pen.fillStyle = colour;
+      pen.fillRect(n % side, side - 1 - Math.floor(n / side), 1, 1);
+    });
+    return picture;
+  }
+
   function inPlane(lesson, column, frame, at) {
     const [low, high] = lesson.bounds;
     const side = Math.round(Math.sqrt(frame.field.length));
@@ -114,13 +128,8 @@
       const px = (x) => ((x - low[0]) / (high[0] - low[0])) * w;
       const py = (y) => h - ((y - low[1]) / (high[1] - low[1])) * h;
       const [dx, dy] = [w / (side - 1), h / (side - 1)];
-      frame.field.forEach((share, n) => {
-        const [colour, strength] = mix(share);
-        pen.globalAlpha = 0.05 + 0.26 * strength;
-        pen.fillStyle = colour;
-        pen.fillRect((n % side) * dx - dx / 2, h - Math.floor(n / side) * dy - dy / 2, dx + 0.6, dy + 0.6);
-      });
-      pen.globalAlpha = 1;
+      pen.imageSmoothingEnabled = true;
+      pen.drawImage(shades(frame.field, side), -dx / 2, -dy / 2, w + dx, h + dy);
       border(pen, frame.field, side, dx, dy, h);
       lesson.x.forEach(([x, y], i) => {
         dot(pen, px(x), py(y), lesson.y[i], frame.right && !frame.right[i]);
