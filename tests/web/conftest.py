@@ -4,7 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +49,55 @@ def write_events(folder: Path, lines: Lines, mode: str = "w") -> None:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_path: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
+        yield opened
+        opened.close()
+
+
 @pytest.fixture
-def watching() -> Iterator[Callable[[Path], str]]:
-    """Returns a function that starts a server for a folder and gives the page's address."""
+def shown(browser: Any) -> Callable[..., Any]:
+    """Opens an address; at the end nothing may have gone wrong, and nothing been asked for elsewhere."""
+
+    @contextmanager
+    def open_page(address: str, width: int = 1440, theme: str = "light", *, expected: str = "\n") -> Iterator[Any]:
+        tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        wrong: list[str] = []
+        tab.on("console", lambda m: None if expected in m.text else wrong.append(f"{m.type}: {m.text}"))
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        below = address.partition("#")[0]
+        tab.on("request", lambda r: None if r.url.startswith((below, "data:")) else wrong.append(r.url))
+        tab.goto(address)
+        yield tab
+        tab.close()
+        assert wrong == []
+
+    return open_page
+
+
+def until(tab: Any, expression: str, timeout: float = 30_000) -> None:
+    """Waits until an expression is true on the page (Playwright's own way needs `eval`, which the page forbids)."""
+    end = time.monotonic() + timeout / 1000
+    while not tab.evaluate(expression):
+        assert time.monotonic() < end, (expression, tab.evaluate("document.body.innerText")[:2000])
+        tab.wait_for_timeout(50)
+
+
+@contextmanager
+def serving() -> Iterator[Callable[..., str]]:
+    """Gives a function that starts a command which serves a page, and returns the address."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(folder: Path) -> str:
+    def start(*arguments: str) -> str:
         process = subprocess.Popen(
-            [sys.executable, "-m", "backbeat", "watch", str(folder), "--no-open", "--quiet"], text=True,
+            [sys.executable, "-m", "backbeat", *arguments, "--no-open", "--quiet"], text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         started.append(process)
@@ -69,3 +112,17 @@ def watching() -> Iterator[Callable[[Path], str]]:
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 130
         assert errors == "backbeat: interrupted.\n"
+
+
+@pytest.fixture
+def watching() -> Iterator[Callable[[Path], str]]:
+    """Returns a function that starts a server for a folder and gives the page's address."""
+    with serving() as start:
+        yield lambda folder: start("watch", str(folder))
+
+
+@pytest.fixture(scope="module")
+def explaining() -> Iterator[str]:
+    """Returns the address of the explanation."""
+    with serving() as start:
+        yield start("explain")

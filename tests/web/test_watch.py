@@ -16,47 +16,13 @@ import pytest
 
 import backbeat as bb
 
-from .conftest import event_lines, write_events
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield opened
-        opened.close()
+from .conftest import event_lines, until, write_events
 
 
 @pytest.fixture
-def opened(browser: Any, watching: Callable[[Path], str]):
-    """Opens the page of a folder; at the end nothing may have gone wrong, and nothing been asked for elsewhere."""
-
-    @contextmanager
-    def open_page(folder: Path, width: int = 1440, theme: str = "light") -> Iterator[Any]:
-        address = watching(folder)
-        tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        wrong: list[str] = []
-        tab.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("request", lambda r: None if r.url.startswith((address, "data:")) else wrong.append(r.url))
-        tab.goto(address)
-        yield tab
-        tab.close()
-        assert wrong == []
-
-    return open_page
-
-
-def until(tab: Any, expression: str, timeout: float = 30_000) -> None:
-    """Waits until an expression is true on the page (Playwright's own way needs `eval`, which the page forbids)."""
-    end = time.monotonic() + timeout / 1000
-    while not tab.evaluate(expression):
-        assert time.monotonic() < end, (expression, tab.evaluate("document.body.innerText")[:2000])
-        tab.wait_for_timeout(50)
+def opened(shown: Callable[..., Any], watching: Callable[[Path], str]):
+    """Opens the page of a folder, checked as `shown` does."""
+    return lambda folder, width=1440, theme="light": shown(watching(folder), width, theme)
 
 
 def ink(tab: Any) -> str:

@@ -121,7 +121,10 @@ class Column:
         means = self.losses.mean(axis=1)
         wild = np.flatnonzero(~(means <= MOST_GROWTH * max(means[0], 1e-3)))
         if len(wild):
-            self.diverged, n = True, max(1, int(wild[0]))
+            self.diverged, n = (
+                True,
+                max(1, int(wild[0]) + int(np.isfinite(means[wild[0]]))),
+            )  # the update itself is shown
             self.updates, path = self.updates[: n - 1], path[:n]
             self.thetas, self.losses, self.predictions = self.thetas[:n], self.losses[:n], self.predictions[:n]
         self._path = path

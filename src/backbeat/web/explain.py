@@ -42,14 +42,11 @@ STYLES = ("vendor/uplot/uPlot.min.css", "backbeat.css", "explain.css")
 class Lessons:
     """The newest lessons, each made once, however many ask for it at a time."""
 
-    def __init__(self, made: Callable[[Choices], Lesson] = Lesson) -> None:
-        self._made, self._kept, self._lock = (
-            made,
-            OrderedDict[Choices, tuple[threading.Lock, list[Lesson]]](),
-            threading.Lock(),
-        )
+    def __init__(self, made: Callable[[Choices], Any] = Lesson) -> None:
+        self._made, self._lock = made, threading.Lock()
+        self._kept: OrderedDict[Choices, tuple[threading.Lock, list[Any]]] = OrderedDict()
 
-    def __getitem__(self, choices: Choices) -> Lesson:
+    def __getitem__(self, choices: Choices) -> Any:
         """Returns the lesson of some choices."""
         choices = choices.settled()
         with self._lock:
