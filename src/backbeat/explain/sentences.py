@@ -146,20 +146,15 @@ def _forgets(lesson: Lesson, column: Column, frame: dict[str, Any]) -> str | Non
     if column.job.plan.cadence.repeated is None or before is None:
         return None
     own = f"from {number(frame['batch_loss'])} to {number(float(np.mean(frame['after'])))}"
-    wrong = len(frame["made_wrong"])
+    wrong, skipped = len(frame["made_wrong"]), len(frame["satisfied"])
     lost = (
-        ""
-        if not lesson.problem.classes
-        else f", {_count(wrong, 'example')} predicted right before {'is' if wrong == 1 else 'are'} now wrong"
-    )
-    skipped = len(frame["satisfied"])
-    passed = (
-        f" {_count(skipped, 'example')} before it {'was' if skipped == 1 else 'were'} satisfied and took no update."
-        if skipped
+        f", {_count(wrong, 'example')} predicted right before {'is' if wrong == 1 else 'are'} now wrong"
+        if wrong
         else ""
     )
-    verb = "forgotten" if after > before else "gained"
+    passed = f" Before it {_count(skipped, 'example')} took no update, being satisfied." if skipped else ""
     return (
-        f"Repeated (time {frame['repeat']}): this example's loss goes {own}; the mean of all others from "
-        f"{number(before)} to {number(after)}, so {number(abs(after - before))} is {verb}{lost}.{passed}"
+        f"Update {frame['repeat']} in a row on one example: this example's loss goes {own}, the mean of all others "
+        f"from {number(before)} to {number(after)}: {number(abs(after - before))} is "
+        f"{'forgotten' if after > before else 'gained'}{lost}.{passed}"
     )

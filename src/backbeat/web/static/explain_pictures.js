@@ -91,7 +91,7 @@
     pen.fill();
     pen.stroke();
     if (!wrong) return;
-    pen.strokeStyle = css("--ink");
+    pen.strokeStyle = css("--card");
     pen.lineWidth = 1.6;
     pen.beginPath();
     pen.moveTo(x - 3, y - 3);
@@ -217,7 +217,7 @@
     const rows = Math.ceil(lesson.n / across);
     return (pen, w, h) => {
       const [cw, ch] = [w / across, h / rows];
-      const size = Math.min(cw * 0.62, ch * 0.62);
+      const size = Math.min(cw * 0.52, ch * 0.62);
       pen.imageSmoothingEnabled = false;
       pen.textAlign = "left";
       pen.textBaseline = "middle";
