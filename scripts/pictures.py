@@ -22,12 +22,13 @@ def explained(address: str, chromium: str) -> bytes:
     """Returns a picture of the explanation in the middle of a batch, as PNG."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1180}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="light")
         page.goto(f"{address}#{LESSON}")
         for step in STEPS:
             page.get_by_role("button", name=step, exact=True).click(timeout=120_000)  # waits until it is enabled
             page.wait_for_timeout(400)
-        picture = page.screenshot()
+        bottom = page.evaluate("document.querySelector('.columns').getBoundingClientRect().bottom + scrollY + 14")
+        picture = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 1440, "height": bottom})
         browser.close()
     return picture
 
@@ -44,7 +45,9 @@ def main() -> None:
             picture = explained(server.stdout.readline().strip(), chromium)
         finally:
             server.terminate()
-    few = Image.open(io.BytesIO(picture)).convert("RGB").quantize(160, dither=Image.Dither.NONE)
+    whole = Image.open(io.BytesIO(picture)).convert("RGB")
+    smaller = whole.resize((1080, round(whole.height * 1080 / whole.width)), Image.Resampling.LANCZOS)
+    few = smaller.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(IMAGES / "explain.png", optimize=True)
     print(f"docs/images/explain.png: {(IMAGES / 'explain.png').stat().st_size:,} bytes")
 
