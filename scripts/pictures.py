@@ -47,8 +47,7 @@ def main() -> None:
             server.terminate()
     whole = Image.open(io.BytesIO(picture)).convert("RGB")
     smaller = whole.resize((1080, round(whole.height * 1080 / whole.width)), Image.Resampling.LANCZOS)
-    few = smaller.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(IMAGES / "explain.png", optimize=True)
+    smaller.save(IMAGES / "explain.png", optimize=True)
     print(f"docs/images/explain.png: {(IMAGES / 'explain.png').stat().st_size:,} bytes")
 
 
