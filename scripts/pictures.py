@@ -46,7 +46,7 @@ def main() -> None:
         finally:
             server.terminate()
     whole = Image.open(io.BytesIO(picture)).convert("RGB")
-    smaller = whole.resize((1080, round(whole.height * 1080 / whole.width)), Image.Resampling.LANCZOS)
+    smaller = whole.resize((960, round(whole.height * 960 / whole.width)), Image.Resampling.LANCZOS)
     smaller.save(IMAGES / "explain.png", optimize=True)
     print(f"docs/images/explain.png: {(IMAGES / 'explain.png').stat().st_size:,} bytes")
 
