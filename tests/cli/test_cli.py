@@ -115,7 +115,7 @@ def test_a_run_is_recorded_and_repeated_to_the_same_weights(capsys):
     assert run(["train", *QUICK, "--run", "first", "--lr", "0.2", "--schedule", "cosine", "--seed", "7"]) == 0
     assert "recorded in" in capsys.readouterr().out
     files = {"settings.toml", "environment.json", "events.jsonl", "record.json", "model.safetensors"}
-    assert files | {"checkpoints", "report.html", "run.png"} == set(os.listdir("runs/first"))
+    assert files | {"checkpoints", "mistakes.json", "report.html", "run.png"} == set(os.listdir("runs/first"))
     lines = events_of("first")
     assert [lines[0]["event"], lines[-1]["event"]] == ["started", "finished"]
     assert all(a["updates"] <= b["updates"] for a, b in pairwise(lines[1:]))
