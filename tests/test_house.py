@@ -64,6 +64,7 @@ LAYERS = (
         "predictor",
         "resume",
         "mistakes",
+        "done",
         "run",
         "saved",
         "assess",

@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 import backbeat as bb
 from backbeat import record as module
 from backbeat.cli import run as command
+from backbeat.done import Run
 from backbeat.errors import DataError, DivergedError, SettingsError
 from backbeat.folder import create_folder, named_folder, new_folder, read_settings, write_json, write_whole
 from backbeat.record import FORMAT, flat_params, list_runs, read_record
-from backbeat.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from backbeat.cadence import Cadence, every
+from backbeat.done import Run
 from backbeat.models import linear
 from backbeat.order import Order
-from backbeat.run import Run, fit
+from backbeat.run import fit
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 3)).astype(np.float32)

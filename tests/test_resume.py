@@ -14,10 +14,10 @@ import pytest
 import backbeat as bb
 from backbeat.checkpoint import SUMS, numbered
 from backbeat.config import Settings, resolve
+from backbeat.done import Run
 from backbeat.errors import DivergedError, SettingsError, StorageError, Terminated
 from backbeat.events import Diverged, Noted, StretchDone
 from backbeat.record import Recorder, list_runs
-from backbeat.run import Run
 from backbeat.train import events_of
 
 BASE: Any = {

@@ -12,11 +12,12 @@ import optax
 import pytest
 
 from backbeat.config import Settings, resolve
+from backbeat.done import Run
 from backbeat.errors import DivergedError, SettingsError
 from backbeat.events import Diverged, Evaluated, Finished, Started, StretchDone
 from backbeat.models import cnn, linear, mlp
 from backbeat.order import Order
-from backbeat.run import Run, fit
+from backbeat.run import fit
 from backbeat.train import Stopwatch, events_of
 
 RNG = np.random.default_rng(0)

@@ -24,12 +24,13 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from .config import Settings, asks_rate, resolve
 from .data import Dataset, from_arrays
+from .done import Run
 from .errors import DataError, DivergedError, SettingsError
 from .events import Event
 from .models import Model, mlp
 from .rate_range import with_rate
 from .record import save_params
-from .run import Run, gather
+from .run import gather
 from .train import INTERRUPTED, TERMINATED, events_of
 from .update import State
 

@@ -12,9 +12,9 @@ import pytest
 import backbeat as bb
 from backbeat.compare import Comparison
 from backbeat.config import Settings, resolve
+from backbeat.done import Run
 from backbeat.errors import DataError, SettingsError
 from backbeat.plan import Cursor
-from backbeat.run import Run
 
 
 def replayed(digits, found: Comparison, number: int, run, **options) -> Run:

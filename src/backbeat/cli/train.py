@@ -46,8 +46,8 @@ from .options import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from ..done import Run
     from ..events import Event
-    from ..run import Run
 
 
 ENDED = {"interrupted": 130, "terminated": 143}  # exit codes of runs that were ended from outside, and are saved
