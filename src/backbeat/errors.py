@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+ENDED = {"interrupted": 130, "terminated": 143}  # exit codes of what was ended from outside (SIGINT, SIGTERM)
+
 
 class BackbeatError(Exception):
     """The base of every error that a user can cause; the command line prints it in one sentence.

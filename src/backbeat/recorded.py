@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _NEEDED = {
 
 
 def in_use(folder: Path) -> bool:
-    """Returns whether a process trains in a run's folder now.
+    """Returns whether a process trains in a run's folder now, or measures in that of a comparison or of advice.
 
     Example:
         >>> in_use(Path("no-such-run"))
@@ -30,10 +31,11 @@ def in_use(folder: Path) -> bool:
     """
     from filelock import FileLock, Timeout
 
-    if not (folder / CHECKPOINTS / LOCK).exists():
+    lock = next((path for path in (folder / CHECKPOINTS / LOCK, folder / LOCK) if path.exists()), None)
+    if lock is None:
         return False
     try:
-        with FileLock(folder / CHECKPOINTS / LOCK, timeout=0):
+        with FileLock(lock, timeout=0):
             return False
     except Timeout:
         return True
@@ -117,6 +119,8 @@ def _row(folder: Path) -> dict[str, Any] | None:
         lines = (folder / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
+    with suppress(ValueError, AttributeError, IndexError):
+        row["kind"] = json.loads(lines[0]).get("kind", "run")
     for line in reversed(lines):  # the last line may be half written
         try:
             last = json.loads(line)

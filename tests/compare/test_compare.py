@@ -105,8 +105,15 @@ def test_the_record_on_disk_is_the_comparison(comparison):
 
 def test_one_line_an_event_as_it_happened(comparison):
     lines = [json.loads(line) for line in (comparison.folder / "events.jsonl").read_text().splitlines()]
+    stages = [line for line in lines if line["event"] == "progress"]
+    assert list(dict.fromkeys(line["stage"] for line in stages)) == ["timing", "tuning", "measuring"]
+    overall = [line["overall"] for line in stages]
+    assert overall == sorted(overall)
+    assert 0.6 <= overall[-1] <= 1  # a line a second: the last one may be from the beginning of the last stage
+    lines = [line for line in lines if line["event"] != "progress"]
     assert [line["event"] for line in lines] == [
         "started",
+        "target",
         *["timed"] * 2,
         *["tuned"] * 2,
         *["measured"] * 2,
@@ -116,8 +123,8 @@ def test_one_line_an_event_as_it_happened(comparison):
     assert lines[-1]["answer"] == comparison.answer
     for kind in ("timed", "tuned", "measured"):
         assert [line["every"] for line in lines if line["event"] == kind] == ["8", "dataset"]
-    for line, cadence in zip(lines[5:7], comparison.record["cadences"], strict=True):
-        assert [run["reached"] for run in line["runs"]] == [run["reached"] for run in cadence["runs"]]
+    for line, cadence in zip(lines[6:8], comparison.record["cadences"], strict=True):
+        assert {name: line[name] for name in cadence} == json.loads(json.dumps(cadence))
 
 
 def test_runs_go_on_while_one_of_them_has_not_met_the_target(diabetes, monkeypatch):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from ..compare.asked import target_text
 from ..compare.critical import CriticalFit
 from ..config import Job, Settings
 from ..folder import environment, plain
@@ -59,9 +60,7 @@ class Found:
     @property
     def target(self) -> str:
         """The target, with the part of the data that it is scored on."""
-        target = self.job.stopping.target
-        assert target is not None
-        return str(target if target.part is not None else replace(target, part=self.job.scored_part))
+        return str(target_text(self.job))
 
     def record(self) -> dict[str, Any]:
         """Returns all of it as plain numbers and text, which a report shows."""
@@ -81,7 +80,10 @@ class Found:
             **{name: shown.get(name) for name in ("finish_first", "fewest_examples", "fewest_updates")},
             "critical_batch": _critical_record(self.fit),
             "noise_scale": None if self.noise is None else self.noise.record(), "hardware": curve.record(),
-            "sizes": [_size_record(size, curve, n) for _, size in sorted(self.sizes.items())],
+            "sizes": [
+                size.record(n, curve.seconds(m)) | {"seconds_how": curve.how(m)}
+                for m, size in sorted(self.sizes.items())
+            ],
             "rate_law": None if law is None else law.record(self.sizes),
             "time_model": self._time_model(), "confirmed": [one.record() for one in self.confirmed],
             "capacity": self.capacity.record(), "what_if": there, "environment": environment(),
@@ -120,16 +122,3 @@ def _critical_record(fit: CriticalFit | None) -> dict[str, Any] | None:
     if fit is None:
         return None
     return fit.as_dict() | {"value": fit.b_crit, "low": fit.b_crit_low, "high": fit.b_crit_high}
-
-
-def _size_record(size: Sized, curve: HardwareCurve, n: int) -> dict[str, Any]:
-    m = size.batch_size
-    t = curve.seconds(m)
-    return {
-        "batch_size": m, "every": "dataset" if m == n else str(m), "learning_rate": size.learning_rate,
-        "updates": size.updates, "reached": size.reached, "on_edge": size.on_edge, "why_not": size.why_not,
-        "seconds_per_update": t, "seconds_how": curve.how(m), "updates_to_target": size.median,
-        "seconds_to_target": size.median * t,
-        "tuning": [{"learning_rate": r.learning_rate, "updates_to_target": r.updates_to_target, "score": r.score,
-                    "diverged": r.diverged} for r in size.tried],
-    }  # fmt: skip

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..clock import parse_seconds
-from ..compare.asked import target_of
+from ..compare.asked import target_of, target_text
 from ..compare.critical import CriticalFit, Interval, fit_critical
-from ..compare.journal import Note, journal
-from ..compare.protocol import Progress
+from ..compare.journal import Note, Progress, Stages, journal
 from ..compare.spread import Workers, check_place
 from ..compare.trainings import Trainings
 from ..compare.where import where
@@ -39,6 +38,7 @@ _LEAST_SECONDS = 5.0
 _GRAIN_SECONDS = 2.0  # what timing a size beside its neighbours takes at least
 # when a stage is to end, as shares of the time; what one does not need, the later ones have
 _TIMING, _SEARCH, _REFINING, _CONFIRMING = 0.2, 0.5, 0.7, 0.95
+_STAGES = {"timing": 0.2, "searching": 0.5, "confirming": 0.3}  # shares of the whole
 
 
 def advise(
@@ -126,7 +126,7 @@ def advise(
         >>> sorted(advice.wishes)
         ['fewest_examples', 'fewest_updates', 'finish_first']
     """
-    budget, place = Budget(_checked_time(within)), where(on)
+    budget, place, stages = Budget(_checked_time(within)), where(on), Stages(_STAGES, on_progress)
     base = Settings(
         every=1, loss=loss, optimizer=optimizer, order=order, short_batch=short_batch, held_out=held_out, seed=seed,
         weight_decay=weight_decay, clip=clip, block=block, class_weight=class_weight, label=label, inputs=inputs,
@@ -137,7 +137,7 @@ def advise(
         data,
         Reading.of(base),
         checked_seed(seed),
-        on_progress=lambda share, what: on_progress(Progress(what, "", share)),
+        on_progress=lambda share, what: stages.at(what, "", share),
     )
     wanted = target_of(target, loss_for(loss if loss != "auto" else recognised_loss(dataset)))
     base = replace(base, target=wanted)
@@ -157,7 +157,8 @@ def advise(
         reading_errors(),
         Workers(place, trainings, notes.append) as workers,
     ):
-        work = _Work(jobs, workers, budget, on_progress, note, notes)
+        stages.note = note
+        work = _Work(jobs, workers, budget, stages, note, notes)
         advice = work.carry_out(plan_for)
         note("finished", took_seconds=budget.spent, answer=advice.answer)
         if folder is not None:
@@ -190,25 +191,26 @@ class _Work:
         jobs: list[Job],
         workers: Workers,
         budget: Budget,
-        on_progress: Callable[[Progress], None],
+        stages: Stages,
         note: Note,
         notes: list[str],
     ) -> None:
         self.jobs, self.workers, self.data, self.budget = jobs, workers, workers.trainings.data, budget
-        self.on_progress, self.note, self.notes = on_progress, note, notes
+        self.stages, self.note, self.notes = stages, note, notes
         self.n_train = jobs[0].n_train
 
     def told(self, stage: str) -> Callable[[float], None]:
         """Returns a function that passes on the share of a stage that is done."""
-        return lambda share: self.on_progress(Progress(stage, "", min(share, 1.0)))
+        return lambda share: self.stages.at(stage, "", share)
 
     def carry_out(self, plan_for: Elsewhere | None) -> Advice:
         """Returns the advice."""
         curve = self.timed()
         self.aim(curve)
+        self.note("target", target=target_text(self.jobs[0]))
         search = Search(
             self.jobs, self.data, curve.seconds, self.note,
-            lambda size, share: self.on_progress(Progress("searching", size, share)),
+            lambda size, share: self.stages.at("searching", size, share),
         )  # fmt: skip
         search.first_rung(lambda: self.budget.left(_SEARCH, 0.1))
         search.second_rung(lambda: self.budget.left(_REFINING))
@@ -251,7 +253,6 @@ class _Work:
             f"No target was given: {found} is what is left after nine tenths of the fall that the loss has in a short "
             f"tuning at {m} examples an update."
         )
-        self.note("target", target=str(found))
 
     def noise(self, best: Wish) -> NoiseAlong:
         """Returns the noise scale along a run of the setting that finishes first."""

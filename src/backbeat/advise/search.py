@@ -88,6 +88,23 @@ class Sized:
         """Updates to the target, the median of the seeds; infinite where one did not meet it."""
         return float(np.median(self.seen)) if self.reached else math.inf
 
+    def record(self, n_examples: int, seconds_per_update: float) -> dict[str, Any]:
+        """Returns it as a report shows it.
+
+        Args:
+            n_examples: |D|.
+            seconds_per_update: of this size.
+        """
+        m = self.batch_size
+        return {
+            "batch_size": m, "every": "dataset" if m == n_examples else str(m), "learning_rate": self.learning_rate,
+            "updates": self.updates, "reached": self.reached, "on_edge": self.on_edge, "why_not": self.why_not,
+            "seconds_per_update": seconds_per_update, "updates_to_target": self.median,
+            "seconds_to_target": self.median * seconds_per_update,
+            "tuning": [{"learning_rate": r.learning_rate, "updates_to_target": r.updates_to_target, "score": r.score,
+                        "diverged": r.diverged} for r in self.tried],
+        }  # fmt: skip
+
 
 def first_sizes(n_examples: int) -> list[int]:
     """Returns the sizes of the first rung: 1, 4, 16, … and all, the last two more than a factor 2 apart.
@@ -221,7 +238,7 @@ class Search:
             why = f"one run would take about {duration(single)}, more than the {duration(seconds)} left for it"
             if m not in self.sizes:
                 self.sizes[m] = Sized(m, math.nan, (), why_not=why)
-                self.note("not_measured", batch_size=m, why=why)
+                self.note("not_measured", **self.sizes[m].record(jobs[0].n_train, alone))
             return
         skip = (len(rates) - n_rates) // 2
         job = jobs[0]
@@ -231,8 +248,7 @@ class Search:
         )  # fmt: skip
         before = self.sizes.get(m)
         self.sizes[m] = _joined(m, before, found)
-        self.note("tuned", batch_size=m, learning_rate=found.best.learning_rate,
-                  updates=found.best.updates_to_target, seconds=found.seconds, widened=found.widened)  # fmt: skip
+        self.note("tuned", **self.sizes[m].record(job.n_train, alone))
 
     def rates_around(self, m: int, factors: Sequence[float]) -> tuple[list[float], bool]:
         """Returns the rates to try for a size, and whether the grid may be widened.

@@ -19,11 +19,10 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from ..errors import BackbeatError, Terminated, out_of_memory
+from ..errors import ENDED, BackbeatError, Terminated, out_of_memory
 from .options import fill_from_settings
 from .processes import with_others
 
-INTERRUPTED, TERMINATED = 130, 143
 _COMPUTES_NOTHING = ("report", "runs", "watch")  # which start faster without JAX
 
 app = App(
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, interrupt)
     code = run(sys.argv[1:] if arguments is None else arguments, keeps=True)
-    if code in (INTERRUPTED, TERMINATED):
+    if code in ENDED.values():
         # XLA's own threads may still compute; a tidy end of Python would pull the data away under them, and crash
         sys.stdout.flush()
         sys.stderr.flush()
@@ -118,9 +117,9 @@ def run(arguments: Sequence[str], *, keeps: bool = False) -> int:
         text = " ".join(str(error).split())
         return _complain(f"{text}{'' if text.endswith(('.', '?', '!')) else '.'} See {command} --help.", 2)
     except Terminated:
-        return _complain("terminated.", TERMINATED)
+        return _complain("terminated.", ENDED["terminated"])
     except KeyboardInterrupt:
-        return _complain("interrupted.", INTERRUPTED)
+        return _complain("interrupted.", ENDED["interrupted"])
     except (MemoryError, RuntimeError) as error:  # JAX's own is a RuntimeError
         if not out_of_memory(error):
             raise

@@ -35,11 +35,10 @@ from .options import (
     WeightDecay,
     column_and_target,
 )  # fmt: skip
+from .watch import Open, Port, Watch, shown_beside
 
 if TYPE_CHECKING:
     from ..advise import Advice
-
-_STAGES = {"timing": (0.0, 0.2), "searching": (0.2, 0.5), "confirming": (0.7, 0.3)}
 
 
 def advise(
@@ -83,6 +82,9 @@ def advise(
     on: On = None,
     run: RunName = None,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
+    watch: Watch = False,
+    port: Port = None,
+    open_page: Open = True,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -103,22 +105,23 @@ def advise(
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory, "on": on,
     }  # fmt: skip
-    with bar(quiet or json) as progress:
+    folder = named_folder(run)
+    with shown_beside(folder, watch, port, open_page) as stay:
+        with bar(quiet or json) as progress:
 
-        def show_progress(at: Any) -> None:
-            start, width = _STAGES.get(at.stage, (0.0, 1.0))
-            progress.show(at.stage, start + width * at.share, f"{at.every} examples" if at.every else "")
+            def show_progress(at: Any) -> None:
+                progress.show(at.stage, at.overall, f"{at.every} examples" if at.every else "")
 
-        found = advise_for(model, data, **given, run=named_folder(run), on_progress=show_progress)
-    assert found.folder is not None
-    write_page(found.record, found.folder / "report.html")
-    for name in ("advice.png", "advice.svg"):
-        save_figure(advice_figure(found.record), found.folder / name)
-    if json:
-        print_json({**found.record, "folder": found.folder})
-    else:
-        show(found)
-    return outcome(found)
+            found = advise_for(model, data, **given, run=folder, on_progress=show_progress)
+        assert found.folder is not None
+        write_page(found.record, found.folder / "report.html")
+        for name in ("advice.png", "advice.svg"):
+            save_figure(advice_figure(found.record), found.folder / name)
+        if json:
+            print_json({**found.record, "folder": found.folder})
+        else:
+            show(found)
+        return stay(outcome(found))
 
 
 def show(found: Advice) -> None:

@@ -35,11 +35,10 @@ from .options import (
     WeightDecay,
     column_and_target,
 )  # fmt: skip
+from .watch import Open, Port, Watch, shown_beside
 
 if TYPE_CHECKING:
     from ..compare import Comparison
-
-_STAGES = {"timing": (0.0, 0.15), "tuning": (0.15, 0.45), "measuring": (0.6, 0.4)}
 
 
 def compare(
@@ -86,6 +85,9 @@ def compare(
     on: On = None,
     run: RunName = None,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
+    watch: Watch = False,
+    port: Port = None,
+    open_page: Open = True,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -106,23 +108,24 @@ def compare(
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory, "on": on,
     }  # fmt: skip
-    with bar(quiet or json) as progress:
+    folder = named_folder(run)
+    with shown_beside(folder, watch, port, open_page) as stay:
+        with bar(quiet or json) as progress:
 
-        def show_progress(at: Any) -> None:
-            start, width = _STAGES.get(at.stage, (0.0, 1.0))  # what is packed before has the bar to itself
-            every = "" if at.stage == "timing" or not at.every else f"every {at.every}"
-            progress.show(at.stage, start + width * at.share, every)
+            def show_progress(at: Any) -> None:
+                every = "" if at.stage == "timing" or not at.every else f"every {at.every}"
+                progress.show(at.stage, at.overall, every)
 
-        found = compare_cadences(model, data, **given, run=named_folder(run), on_progress=show_progress)
-    assert found.folder is not None
-    write_page(found.record, found.folder / "report.html")
-    for name in ("comparison.png", "comparison.svg"):
-        save_figure(comparison_figure(found.record), found.folder / name)
-    if json:
-        print_json({**found.record, "folder": found.folder})
-    else:
-        show(found)
-    return outcome(found)
+            found = compare_cadences(model, data, **given, run=folder, on_progress=show_progress)
+        assert found.folder is not None
+        write_page(found.record, found.folder / "report.html")
+        for name in ("comparison.png", "comparison.svg"):
+            save_figure(comparison_figure(found.record), found.folder / name)
+        if json:
+            print_json({**found.record, "folder": found.folder})
+        else:
+            show(found)
+        return stay(outcome(found))
 
 
 def show(found: Comparison) -> None:

@@ -19,6 +19,7 @@ from .options import (
     Quiet,
     RunFolder,
 )
+from .watch import Open, Port, Watch, shown_beside
 
 
 def resume(
@@ -36,6 +37,9 @@ def resume(
     process_index: ProcessIndex = None,
     checkpoint: Checkpoint = "auto",
     keep: Keep = 3,
+    watch: Watch = False,
+    port: Port = None,
+    open_page: Open = True,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -52,8 +56,9 @@ def resume(
 
     folder = found_folder(run)
     check_resumable(folder, anyway=anyway)
-    job = recorded_job(folder, model, data, devices)
-    with bar(quiet or json) as progress:
-        consumers = [watcher(job, progress.show)]
-        done = go_on(job, folder, consumers, checkpoint=checkpoint, keep=keep, anyway=anyway)
-    return finished(done, json=json)
+    with shown_beside(folder, watch, port, open_page) as stay:
+        job = recorded_job(folder, model, data, devices)
+        with bar(quiet or json) as progress:
+            consumers = [watcher(job, progress.show)]
+            done = go_on(job, folder, consumers, checkpoint=checkpoint, keep=keep, anyway=anyway)
+        return stay(finished(done, json=json))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ..errors import SettingsError
+from ..errors import ENDED, SettingsError
 from .options import (
     AsJson,
     Block,
@@ -44,13 +44,11 @@ from .options import (
     WeightDecay,
     column_and_target,
 )  # fmt: skip
+from .watch import Open, Port, Watch, shown_beside
 
 if TYPE_CHECKING:
     from ..done import Run
     from ..events import Event
-
-
-ENDED = {"interrupted": 130, "terminated": 143}  # exit codes of runs that were ended from outside, and are saved
 
 
 def train(
@@ -129,6 +127,9 @@ def train(
     checkpoint: Checkpoint = "auto",
     keep: Keep = 3,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
+    watch: Watch = False,
+    port: Port = None,
+    open_page: Open = True,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -154,12 +155,16 @@ def train(
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
-    with bar(quiet or json) as progress:
-        job = resolve(model, data, Settings.given(given), on_progress=lambda share, what: progress.show(what, share))
-        job = with_rate(job, progress=lambda share: progress.show("finding the learning rate", share))
-        consumers = [watcher(job, progress.show)]
-        done = carry_out(job, named_folder(run), consumers, checkpoint=checkpoint, keep=keep)
-    return finished(done, json=json)
+    folder = named_folder(run)
+    with shown_beside(folder, watch, port, open_page) as stay:
+        with bar(quiet or json) as progress:
+            job = resolve(
+                model, data, Settings.given(given), on_progress=lambda share, what: progress.show(what, share)
+            )
+            job = with_rate(job, progress=lambda share: progress.show("finding the learning rate", share))
+            consumers = [watcher(job, progress.show)]
+            done = carry_out(job, folder, consumers, checkpoint=checkpoint, keep=keep)
+        return stay(finished(done, json=json))
 
 
 def finished(done: Run, *, json: bool) -> int:

@@ -76,3 +76,17 @@ def rates_of(given: Any, job: Job) -> tuple[list[float], bool]:
     if not rates:
         raise SettingsError('learning_rates is empty; give at least one, or "auto".')
     return rates, False
+
+
+def target_text(job: Job) -> str | None:
+    """Returns a job's target with the part of the data that it is scored on; None where there is none.
+
+    Example:
+        >>> from backbeat.config import Settings, resolve
+        >>> target_text(resolve("linear", "iris", Settings(target="accuracy>=0.9")))
+        'held-out accuracy>=0.9'
+    """
+    target = job.stopping.target
+    if target is None:
+        return None
+    return str(target if target.part is not None else replace(target, part=job.scored_part))

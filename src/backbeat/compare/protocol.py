@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..cadence import Cadence
-from ..clock import Target, parse_seconds
+from ..clock import parse_seconds
 from ..config import Job, Settings, checked_seed
 from ..data import Reading, load, reading_errors
 from ..folder import environment, plain, write_json
@@ -21,11 +21,11 @@ from ..models import n_parameters
 from ..record import FORMAT, recorded_columns
 from ..task import recognised_loss
 from .answer import answer
-from .asked import DEFAULT_CADENCES, cadences_of, check_seeds, left_out, plainly, rates_of, target_of
+from .asked import DEFAULT_CADENCES, cadences_of, check_seeds, left_out, plainly, rates_of, target_of, target_text
 from .critical import CriticalFit, fit_critical
-from .journal import Note, journal
+from .journal import Note, Progress, Stages, journal
 from .measuring import measured, score_column
-from .result import CadenceResult, Comparison, MeasuredRun, at_equal
+from .result import CadenceResult, Comparison, MeasuredRun, at_equal, timing_record, tuning_record
 from .spread import Workers, check_place
 from .trainings import Trainings, Unit
 from .tune import Tuning, tune, tuning_score
@@ -45,21 +45,7 @@ _NOT_ASKED = (
 # wider grids took more, a later stage has less, down to its least
 _TUNING, _MEASURING = (0.6, 0.1), (0.95, 0.2)
 _LONGEST_RUN = 1.0  # seconds of one measured run, unless the target needs more
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a comparison is.
-
-    Attributes:
-        stage: "timing", "tuning" or "measuring"; before, what is done where large data is packed.
-        every: the cadence being worked on, as text.
-        share: of the stage, from 0 to 1.
-    """
-
-    stage: str
-    every: str
-    share: float
+_STAGES = {"timing": 0.15, "tuning": 0.45, "measuring": 0.4}  # shares of the whole
 
 
 def compare(
@@ -148,7 +134,7 @@ def compare(
         'The target is held-out accuracy>=0.9, with the learning rate tuned for each cadence.'
     """
     began = time.perf_counter()
-    seconds, place = parse_seconds(budget, "budget"), where(on)
+    seconds, place, stages = parse_seconds(budget, "budget"), where(on), Stages(_STAGES, on_progress)
     check_seeds(seeds)
     cadences = cadences_of(every)
     base = Settings(
@@ -161,7 +147,7 @@ def compare(
         data,
         Reading.of(base),
         checked_seed(seed),
-        on_progress=lambda share, what: on_progress(Progress(what, "", share)),
+        on_progress=lambda share, what: stages.at(what, "", share),
     )
     target = target_of(target, loss_for(loss if loss != "auto" else recognised_loss(dataset)))
     base = replace(base, target=target)
@@ -187,7 +173,9 @@ def compare(
         reading_errors(),
         Workers(place, trainings, notes.append) as workers,
     ):
-        work = _Work(cadences, seeds, workers, began, seconds, on_progress, note)
+        stages.note = note
+        note("target", target=target_text(first), score=tuning_score(first))
+        work = _Work(cadences, seeds, workers, began, seconds, stages, note)
         timings = work.time()
         tunings = work.tune(timings, rates, widen)
         results = work.measure(timings, tunings)
@@ -214,12 +202,12 @@ class _Work:
     workers: Workers
     began: float
     seconds: float
-    on_progress: Callable[[Progress], None]
+    stages: Stages
     note: Note
 
     def told(self, stage: str) -> Callable[[str, float], None]:
         """Returns a function that passes on how far a stage is."""
-        return lambda every, share: self.on_progress(Progress(stage, every, share))
+        return lambda every, share: self.stages.at(stage, every, share)
 
     def share(self, end: float, least: float) -> Callable[[int, int], float]:
         """Returns what gives the next cadence its seconds: of what is left of a stage, an equal part, at least `least`.
@@ -239,7 +227,8 @@ class _Work:
         told = self.told("timing")
         timings = time_updates(jobs, self.workers.trainings.data, lambda share: told("all", share))
         for cadence, timing in zip(self.cadences, timings, strict=True):
-            self.note("timed", every=str(cadence), **asdict(timing))
+            size = cadence.batch_sizes(jobs[0].n_train)[0]
+            self.note("timed", every=str(cadence), batch_size=size, **timing_record(timing))
         return timings
 
     def tune(self, timings: Sequence[Timing], rates: list[float], widen: bool) -> list[Tuning]:
@@ -253,7 +242,7 @@ class _Work:
         ]  # fmt: skip
         return self.workers.each(
             units, self.share(*_TUNING), self.told("tuning"),
-            lambda number, found: self.note("tuned", every=units[number].every, **asdict(found)),
+            lambda number, found: self.note("tuned", every=units[number].every, **tuning_record(found)),
         )  # fmt: skip
 
     def measure(self, timings: Sequence[Timing], tunings: Sequence[Tuning]) -> list[CadenceResult]:
@@ -272,19 +261,19 @@ class _Work:
             work = partial(ran, cadence=plainly(cadence), seeds=seeds, tuning=tuning, timing=timing, longest=longest)
             units.append(Unit(f"measuring every {cadence}", str(cadence), work, timed=cadence.repeated is not None))
 
+        job = self.workers.trainings.job(0)
+
+        def result(number: int, runs: Sequence[MeasuredRun]) -> CadenceResult:
+            cadence = self.cadences[number]
+            size = cadence.batch_sizes(job.n_train)[0]
+            of = tunings[number], timings[number]
+            return CadenceResult(str(cadence), size, job.n_train, *of, tuple(runs), score_column(job))
+
         def note(number: int, runs: Sequence[MeasuredRun]) -> None:
-            ends = [{"seed": r.seed, "reached": r.reached and asdict(r.reached), "diverged_at": r.diverged_at,
-                     "final": r.final()} for r in runs]  # fmt: skip
-            self.note("measured", every=units[number].every, runs=ends)
+            self.note("measured", **result(number, runs).record())
 
         found = self.workers.each(units, self.share(*_MEASURING), self.told("measuring"), note)
-        job = self.workers.trainings.job(0)
-        return [
-            CadenceResult(
-                str(cadence), cadence.batch_sizes(job.n_train)[0], job.n_train, tuning, timing, runs, score_column(job)
-            )
-            for cadence, tuning, timing, runs in zip(self.cadences, tunings, timings, found, strict=True)
-        ]
+        return [result(number, runs) for number, runs in enumerate(found)]
 
 
 def tuned(
@@ -309,10 +298,9 @@ def ran(
 
 
 def _comparison(results: Sequence[CadenceResult], job: Job, seeds: int, budget: float, took: float) -> Comparison:
-    target = job.stopping.target
-    text = None if target is None else str(Target(target.score, target.value, job.scored_part))  # pyright: ignore[reportArgumentType]
+    text = target_text(job)
     fit: CriticalFit | None = None
-    if target is not None:
+    if text is not None:
         fit = fit_critical(
             {c.batch_size: [r.reached.updates for r in c.runs if r.reached] for c in results if c.reached_share == 1}
         )

@@ -120,13 +120,7 @@ class CadenceResult:
         spreads = {clock: self.to_target(clock) for clock in ("updates", "examples", "epochs", "seconds")}
         return {
             "every": self.every, "batch_size": self.batch_size, "usual_name": self.usual_name,
-            "learning_rate": self.tuning.best.learning_rate,
-            "on_edge": self.tuning.on_edge, "widened": self.tuning.widened,
-            "tuning": [
-                {"learning_rate": t.learning_rate, "updates_to_target": t.updates_to_target, "score": t.score,
-                 "diverged": t.diverged, "chosen": t is self.tuning.best}
-                for t in self.tuning.tried
-            ],
+            **tuning_record(self.tuning),
             "runs": [
                 {"seed": run.seed, "diverged_at": run.diverged_at,
                  "reached": asdict(run.reached) if run.reached else None, "final": run.final(), "curve": run.curve}
@@ -135,9 +129,37 @@ class CadenceResult:
             "to_target": {clock: asdict(s) for clock, s in spreads.items() if s} or None,
             "reached_share": self.reached_share, "final_score": asdict(self.final_score) if self.final_score else None,
             "diverged_share": sum(run.diverged_at is not None for run in self.runs) / len(self.runs),
-            "gradient_norm": self.gradient_norm(), "seconds_per_update": asdict(self.timing.seconds_per_update),
-            "compile_seconds": self.timing.compile_seconds,
+            "gradient_norm": self.gradient_norm(), **timing_record(self.timing),
         }  # fmt: skip
+
+
+def timing_record(timing: Timing) -> dict[str, Any]:
+    """Returns what a cadence costs, as a report shows it.
+
+    Example:
+        >>> timing_record(Timing((Spread(2e-6, 1e-6, 3e-6),), 0.5))["seconds_per_update"]["median"]
+        2e-06
+    """
+    return {"seconds_per_update": asdict(timing.seconds_per_update), "compile_seconds": timing.compile_seconds}
+
+
+def tuning_record(tuning: Tuning) -> dict[str, Any]:
+    """Returns how a cadence's learning rate was found, as a report shows it.
+
+    Example:
+        >>> from backbeat.compare.tune import Tried
+        >>> best = Tried(0.5, (7, 9), 0.9, 0)
+        >>> tuning_record(Tuning((best,), best, False, 0, 1.0))["tuning"][0]["chosen"]
+        True
+    """
+    return {
+        "learning_rate": tuning.best.learning_rate, "on_edge": tuning.on_edge, "widened": tuning.widened,
+        "tuning": [
+            {"learning_rate": t.learning_rate, "updates_to_target": t.updates_to_target, "score": t.score,
+             "diverged": t.diverged, "chosen": t is tuning.best}
+            for t in tuning.tried
+        ],
+    }  # fmt: skip
 
 
 def at_equal(cadences: Sequence[CadenceResult]) -> dict[str, dict[str, Any]]:

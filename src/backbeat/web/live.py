@@ -21,6 +21,7 @@ from ..folder import plain
 from ..history import Account, replayed
 from ..recorded import MISTAKES, in_use, read_mistakes, read_record
 from ..report.page import rows_kept, thinned
+from .underway import record_so_far, time_given
 
 DAMAGED = (AttributeError, KeyError, IndexError, TypeError, ValueError)  # what files of another form lead to
 EVENTS, RECORD = "events.jsonl", "record.json"
@@ -74,6 +75,8 @@ class Followed:
     _error: str | None = None
     _left_out: int = 0  # rows
     _since: dict[str, Any] = field(default_factory=dict)  # the newest event before the process that trains now
+    _found: list[dict[str, Any]] = field(default_factory=list)  # what is known of a comparison or of advice
+    _at: dict[str, Any] = field(default_factory=dict)  # and how far it is
     _known: tuple[int, Any] = (-1, None)  # the history of a version
     _drawn: tuple[int, int, str] = (-1, 0, "")  # the curve of a version, of so many points
 
@@ -102,7 +105,7 @@ class Followed:
 
     def _begin(self) -> None:
         self._account, self._offset, self.about, self.last = Account(), 0, {}, {}
-        self._left_out, self._since = 0, {}
+        self._left_out, self._since, self._found, self._at = 0, {}, [], {}
 
     def _read(self) -> None:
         with (self.folder / EVENTS).open("rb") as file:
@@ -130,6 +133,10 @@ class Followed:
             self.about, self._since = {**self.about, **line}, self.last
         else:
             self.last = line
+            if line["event"] == "progress":
+                self._at = line
+            elif self.kind != "run":
+                self._found.append(line)
         return [line]
 
     def _count(self, lines: list[dict[str, Any]]) -> None:
@@ -147,6 +154,11 @@ class Followed:
             self._record, self._error = None, str(error)
 
     @property
+    def kind(self) -> str:
+        """Run, comparison or advice."""
+        return (self._record or self.about).get("kind", "run")
+
+    @property
     def state(self) -> str:
         """Running, finished, interrupted, terminated, diverged, cut off or damaged."""
         if self.running:
@@ -162,15 +174,15 @@ class Followed:
 
     def row(self) -> dict[str, Any]:
         """Returns what the list shows of it."""
-        record = self._record or {}
-        kind = record.get("kind", "run")
+        record, kind = self._record or {}, self.kind
         row: dict[str, Any] = {
             "name": self.folder.name, "kind": kind, "state": self.state, "version": self.version,
             "data": ((record or self.about).get("data") or {}).get("name"),
             "model": (record or self.about).get("model"),
         }  # fmt: skip
         if kind != "run":
-            return row
+            wall = record.get("took_seconds") if record else self.last.get("wall_seconds")
+            return row | {"wall_seconds": wall} | (self._progress() if self.running else {})
         about = record or self.about
         done = record.get("finished") or self.last
         row |= {"every": about.get("every"), "seed": about.get("seed"), "alike": self._alike()}
@@ -185,6 +197,8 @@ class Followed:
         Of several durations the one counts that ends first; with a target the run may end before, which `at_most` says.
         """
         settings = self.about.get("settings") or {}
+        if self.kind != "run":
+            return self._stage()
         try:
             each = Durations.parse(str(settings.get("duration"))).each
             now, before = (_share(each, event) for event in (self.last, self._since))
@@ -195,6 +209,16 @@ class Followed:
         left = spent * (1 - now) / done if done > 0 and spent > 0 else None
         at_most = bool(settings.get("target") or settings.get("patience"))
         return {"progress": now, "seconds_left": left, "at_most": at_most}
+
+    def _stage(self) -> dict[str, Any]:
+        """Returns how far a comparison or advice is, at what, and the seconds that are left of those it was given."""
+        wall, given = float(self.last.get("wall_seconds") or 0.0), time_given(self.about)
+        left = None if given is None or wall > given else given - wall
+        at = self._at
+        return {
+            "progress": at.get("overall", 0.0), "stage": at.get("stage"), "at_every": at.get("every"),
+            "seconds_left": left, "at_most": False,
+        }  # fmt: skip
 
     def _scores(self) -> dict[str, Any]:
         scores = {}
@@ -228,6 +252,8 @@ class Followed:
         if self._record is not None:
             own = {"name": self.folder.name, "state": self.state, "mistakes": read_mistakes(self.folder)}
             return plain(thinned(self._record, _MOST_ROWS)) | own
+        if self.kind != "run":
+            return self._so_far()
         account = self._account
         shown = {name: value for name, value in self.about.items() if name not in ("event", "time")}
         shown |= {
@@ -245,6 +271,13 @@ class Followed:
             n_shown = len(shown["history"]["updates"])
             shown["thinned"] = {"rows": len(account.rows) + self._left_out, "shown": n_shown}
         return plain(shown)
+
+    def _so_far(self) -> dict[str, Any]:
+        """Returns what is known of a comparison or of advice that is not finished."""
+        known = record_so_far(self.kind, self.about, self._found)
+        own = {"kind": self.kind, "name": self.folder.name, "created": self.about.get("time", "")}
+        underway = {"state": self.state, "wall_seconds": self.last.get("wall_seconds"), **self._stage()}
+        return plain(known | own | {"underway": underway})
 
     def curve(self, among: int = 1) -> str:
         """Returns its loss and scores on its clocks as JSON text, thinned: the more curves there are, the fewer points.
@@ -281,11 +314,12 @@ class Watched:
 
     Args:
         folder: the folder of runs, or that of one.
+        one: whether it is that of one; None to look.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, one: bool | None = None) -> None:
         self.folder = folder
-        self.one = (folder / EVENTS).exists() or (folder / RECORD).exists()
+        self.one = _holds_one(folder) if one is None else one
         self.followed: dict[str, Followed] = {}
         self.version = 0
         self._one_at_a_time = threading.Lock()
@@ -296,7 +330,7 @@ class Watched:
             return self._refresh()
 
     def _refresh(self) -> bool:
-        folders = [self.folder] if self.one else self._folders()
+        folders = ([self.folder] if _holds_one(self.folder) else []) if self.one else self._folders()
         names = {folder.name for folder in folders}
         gone = [name for name in self.followed if name not in names]
         for name in gone:
@@ -312,13 +346,18 @@ class Watched:
             inside = [path for path in self.folder.iterdir() if path.is_dir()]
         except OSError:
             return []
-        return [path for path in inside if (path / EVENTS).exists() or (path / RECORD).exists()]
+        return [path for path in inside if _holds_one(path)]
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns a row for each, those that run first and then the newest first."""
         newest = sorted(self.followed.values(), key=lambda each: each.folder.name, reverse=True)
         with self._one_at_a_time:
             return [_row(each) for each in sorted(newest, key=lambda each: not each.running)]
+
+
+def _holds_one(folder: Path) -> bool:
+    """Returns whether a folder is that of a run, a comparison or advice."""
+    return (folder / EVENTS).exists() or (folder / RECORD).exists()
 
 
 def _row(run: Followed) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def application(watched: Watched, token: str, hosts: list[str]) -> Any:
 
 
 def _files() -> list[tuple[str, str, str]]:
-    return page_files("live.html", (*SCRIPTS, "overview.js", "live.js"), (*STYLES, "live.css"))
+    return page_files("live.html", (*SCRIPTS, "underway.js", "overview.js", "live.js"), (*STYLES, "live.css"))
 
 
 def page_files(page: str, scripts: Sequence[str], styles: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -174,7 +174,7 @@
         "Time to the target = updates × the time of one",
         product[1]
           ? "A larger batch needs fewer updates, and each of them takes longer. All axes are logarithmic."
-          : "No batch size met the target, so there are no updates and no time to draw.",
+          : `No batch size ${record.underway ? "has met the target yet" : "met the target"}, so there are no updates and no time to draw.`,
         product,
         "three",
       ),
@@ -184,7 +184,7 @@
         (record.tunable === false ? "The learning rate is the optimizer’s own. " : "The rate is tuned for each batch size. ") +
           (scale
             ? "The noise scale is a rough guide to which batch sizes pay."
-            : "The noise scale along a run was not measured."),
+            : `The noise scale along a run ${record.underway ? "is measured at the end" : "was not measured"}.`),
         [rate(record, width), scale],
         "two",
       ),
@@ -362,16 +362,13 @@
     root.append(
       ...heading(record),
       ...[
-        answer(record),
+        record.underway ? backbeat.underway(record) : answer(record),
         wishes(record),
         confirmed(record),
         ...drawn.map((d) => d.element),
         sizes(record),
         elsewhere(record),
-        notes(record),
-        numbers(record),
-        method(record),
-        words.environment(record),
+        ...(record.underway ? [] : [notes(record), numbers(record), method(record), words.environment(record)]),
       ].filter(Boolean),
     );
     drawn.forEach((d) => d.draw());

@@ -284,7 +284,8 @@
     if (!tuned.length) return null;
     const law = (record.rate_law || {}).rows || [];
     const edge = tuned.some((s) => s.on_edge) ? " A ring: the best rate lies on the edge of those tried." : "";
-    const said = record.rate_law ? `The law of ${record.optimizer}: ${record.rate_law.text}.` : "No law was fitted.";
+    const none = record.underway ? "" : "No law was fitted.";
+    const said = record.rate_law ? `The law of ${record.optimizer}: ${record.rate_law.text}.` : none;
     const made = card("The learning rate over the batch size", said + edge, [
       ["tuned, with the range of rates tried", SEEN],
       ...(law.length ? [["law", FITTED]] : []),

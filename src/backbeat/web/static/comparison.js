@@ -132,7 +132,7 @@
       }),
     );
     const least = (clock, cadence) => {
-      if (!leaders[clock].includes(cadence)) return null;
+      if (record.underway || !leaders[clock].includes(cadence)) return null; // what is not measured yet may need less
       const word = clock === "seconds" ? "quickest" : "fewest";
       return make("span", { class: "best", text: leaders[clock].length > 1 ? `${word}, tied` : word });
     };
@@ -290,7 +290,7 @@
             { class: "left" },
             make("span", {
               class: cadence.on_edge ? "value warn" : "value",
-              text: cadence.on_edge ? "best at its edge" : "best inside",
+              text: !cadence.tuning ? "" : cadence.on_edge ? "best at its edge" : "best inside",
             }),
             cadence.widened ? make("span", { class: "range", text: `widened ${times}` }) : null,
           ),
@@ -380,13 +380,16 @@
       ...state,
     });
     const drawn = [curves(record, state), needs(record), gradients(record, state)];
+    const now = record.underway;
     root.append(
       ...heading(record),
-      answer(record),
-      tiles(record),
+      ...(now ? [backbeat.underway(record)] : [answer(record), tiles(record)].filter(Boolean)),
+    );
+    if (!record.cadences.length) return;
+    root.append(
       section(
         "results",
-        record.target ? "Until the target was reached" : "What came out",
+        now ? "Known so far" : record.target ? "Until the target was reached" : "What came out",
         make("p", {
           class: "seen",
           text:
@@ -399,8 +402,7 @@
         ...drawn.map((d) => d && d.element),
         equal(record),
         tuning(record),
-        method(record),
-        words.environment(record),
+        ...(now ? [] : [method(record), words.environment(record)]),
       ].filter(Boolean),
     );
     drawn.filter(Boolean).forEach((d) => d.draw());

@@ -175,6 +175,9 @@
 
   /* ------------------------------------------------------------------ what the target takes, and the fit */
 
+  /* Of a comparison that goes on, those cadences that were measured; else all. */
+  const measured = (record) => record.cadences.filter((c) => !record.underway || c.runs);
+
   function needs(record) {
     if (!record.target || !record.cadences.some((c) => c.to_target)) return null;
     const sizes = record.cadences.map((c) => c.batch_size);
@@ -202,14 +205,14 @@
 
   function fitSentence(record) {
     const fit = record.fit;
-    const never = record.cadences.filter((c) => !c.to_target).map((c) => everyName(c.every));
+    const never = measured(record).filter((c) => !c.to_target).map((c) => everyName(c.every));
     const rest = never.length
       ? ` A hollow triangle marks what did not reach the target in every run: ${words.list(never)}.`
       : "";
     if (!fit)
       return (
-        `Dots are medians over seeds, bars reach from the lowest to the highest seed. No law is fitted: too ` +
-        `few cadences reached the target.${rest}`
+        "Dots are medians over seeds, bars reach from the lowest to the highest seed." +
+        `${record.underway ? "" : " No law is fitted: too few cadences reached the target."}${rest}`
       );
     const whole = (name) => count(Math.round(fit[name]));
     const range = (name) => (known(fit[`${name}_low`]) ? ` (${whole(`${name}_low`)} to ${whole(`${name}_high`)})` : "");
@@ -270,7 +273,7 @@
       const need = cadence.to_target && cadence.to_target[clock];
       const stroke = () => charts.colour(i, n);
       if (!need || !known(need.median)) {
-        marks.push({ kind: "never", x: cadence.batch_size, stroke });
+        if (measured(record).includes(cadence)) marks.push({ kind: "never", x: cadence.batch_size, stroke });
         return;
       }
       marks.push({ kind: "bar", x: cadence.batch_size, low: need.low, high: need.high, stroke });

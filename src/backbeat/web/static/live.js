@@ -58,12 +58,23 @@
     inside.replaceChildren(top, nav(""), main);
     document.title = "Runs · backbeat";
     const view = backbeat.overview(main, state.overview, { curves: api.curves });
-    shown = { name: "", version: null, update: async () => view.update((await known()).runs) };
+    const newest = async () => {
+      const { runs, one } = await known();
+      return view.update(runs, one ? "It has not begun to be recorded yet." : "");
+    };
+    shown = { name: "", version: null, update: newest };
+  }
+
+  /* Of a page of one run it is known which one as soon as that is there. */
+  async function asked() {
+    const runs = await api.runs();
+    if (runs.one && runs.runs.length) only = runs.runs[0].name;
+    return runs;
   }
 
   /* The runs: once those that the page began with, then always the newest. */
   async function known() {
-    const runs = first || (await api.runs());
+    const runs = first || (await asked());
     first = null;
     return runs;
   }
@@ -120,6 +131,7 @@
       }
     } finally {
       busy = false;
+      again ||= Boolean(shown && shown.name !== where());
       if (again) {
         again = false;
         later();
@@ -137,8 +149,7 @@
 
   async function start() {
     try {
-      first = await api.runs();
-      if (first.one && first.runs.length) only = first.runs[0].name;
+      first = await asked();
     } catch (error) {
       say(error.message, "lost");
     }

@@ -14,6 +14,7 @@
     held_out_accuracy: "held-out accuracy",
     held_out_r2: "held-out R²",
   };
+  const NONE = "There are no runs here yet; `backbeat train` makes one.";
   const COLOURS = 8;
   const ORDER = [0, 5, 2, 6, 4, 1, 7, 3]; // the first few as far apart as they can be
   const STROKES = ORDER.map((_, k) => () => charts.css(`--cadence-${k}`));
@@ -104,7 +105,7 @@
       make("tr", {}, make("td", {}), ...heads.map((text) => make("th", { scope: "col", class: left.has(text) ? "left" : "", text }))),
     );
     const table = make("table", { id: "runs" }, head, body);
-    const empty = make("p", { class: "empty", text: "There are no runs here yet; `backbeat train` makes one." });
+    const empty = make("p", { class: "empty", text: NONE });
     const chosen = () => {
       const runs = rows.filter((row) => row.kind === "run").map((row) => row.name);
       return state.chosen ? runs.filter((name) => state.chosen.has(name)) : runs.slice(0, FEW);
@@ -247,8 +248,9 @@
     ];
     host.append(make("h1", { text: "Runs" }), empty, ...parts);
     return {
-      update(newest) {
+      update(newest, none) {
         rows = newest;
+        empty.textContent = none || NONE;
         list();
         return fetchCurves();
       },
