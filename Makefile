@@ -1,4 +1,5 @@
-# `make` lists what there is. Everything is installed into .venv, from requirements/*.lock with hashes.
+# `make` lists what there is. Everything is installed into .venv, from requirements/*.lock with hashes; what the
+# benchmarks compare with, into .venv-bench.
 # Another interpreter: `make demo PYTHON=python3.13` (.venv is rebuilt when its Python version changes).
 
 # Without PYTHON, an existing .venv keeps the interpreter that it was made with.
@@ -13,9 +14,15 @@ BIN := .venv/bin
 MADE := .venv/.made-by-python-$(VERSION)
 BASE := .venv/.base-installed
 DEV := .venv/.dev-installed
+BENCH_MADE := .venv-bench/.made-by-python-$(VERSION)
+BENCH := .venv-bench/.bench-installed
 # a worker for each core; the tests of one file share what they prepare
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+BENCH_PYTHON := .venv-bench/bin/python
+BENCH_PIP := $(BENCH_PYTHON) -m pip --disable-pip-version-check --quiet
+QUICKLY := $(if $(filter yes,$(QUICK)),--quick)
+LARGE_TORCH := $(if $(filter yes,$(LARGE)),--large)
 
 # On CI a test that lacks one of these fails instead of being skipped. The CPU build of PyTorch that fits a test
 # machine is for Python 3.11 only (scripts/install_torch.py).
@@ -58,24 +65,26 @@ slow: $(DEV) ## run the tests that the default run leaves out
 reliability: $(DEV) ## kill, damage and starve runs, and write what came of it into docs/reliability.md
 	$(BIN)/python scripts/reliability.py
 
-bench: $(DEV) ## time updates and sweeps on this machine, and measure memory
-	$(BIN)/python bench/updates.py
-	$(BIN)/python bench/sweep.py
-	$(BIN)/python bench/memory.py
-	$(BIN)/python bench/stream.py
-	$(BIN)/python bench/noise.py
-	$(BIN)/python bench/deterministic.py
-	$(BIN)/python bench/scale.py
-	$(BIN)/python bench/checkpoints.py
-	$(BIN)/python bench/watch.py --long
-	$(BIN)/python bench/follow.py
-	$(BIN)/python bench/advice.py
+bench: $(BENCH) ## measure against named peers on this machine: hours, goes on where it was cut off (QUICK=yes: a look)
+	$(BENCH_PYTHON) bench/updates.py $(QUICKLY)
+ifneq ($(QUICK),yes)
+	$(BENCH_PYTHON) bench/sweep.py
+	$(BENCH_PYTHON) bench/memory.py
+	$(BENCH_PYTHON) bench/stream.py
+	$(BENCH_PYTHON) bench/noise.py
+	$(BENCH_PYTHON) bench/deterministic.py
+	$(BENCH_PYTHON) bench/scale.py
+	$(BENCH_PYTHON) bench/checkpoints.py
+	$(BENCH_PYTHON) bench/watch.py --long
+	$(BENCH_PYTHON) bench/follow.py
+	$(BENCH_PYTHON) bench/advice.py
+endif
 
 browser: ## install Debian's chromium for the tests of the pages, where that is possible
 	@sh scripts/install_chromium.sh
 
 torch: $(DEV) ## install PyTorch for the tests of its adapter, where a CPU build is to be had (LARGE=yes: any build)
-	@$(BIN)/python scripts/install_torch.py $(if $(filter yes,$(LARGE)),--large)
+	@$(BIN)/python scripts/install_torch.py $(LARGE_TORCH)
 
 # One resolution for every platform and Python version. No host name and no path gets into the files. Versions stay as
 # they are where they still fit; `make lock UPGRADE=yes` takes the newest.
@@ -83,19 +92,21 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	$(if $(filter yes,$(UPGRADE)),--upgrade) pyproject.toml
 COMPILE_ONNX := $(subst pyproject.toml,--group onnx --no-deps --constraints requirements/dev.lock,$(COMPILE))
+COMPILE_BENCH := $(COMPILE) --group bench --constraints requirements/dev.lock --excludes requirements/bench.excludes
 lock: $(DEV) ## write requirements/*.lock anew from pyproject.toml
 	$(COMPILE) --group build --output-file requirements/base.lock
 	$(COMPILE) --group dev --constraints requirements/base.lock --output-file requirements/dev.lock
 	$(COMPILE_ONNX) --output-file requirements/onnx.lock
+	$(COMPILE_BENCH) --output-file requirements/bench.lock
 
 clean: ## remove .venv and everything else that is made
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench build dist .pytest_cache .ruff_cache .hypothesis
 	find src tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
 
-$(MADE):
+$(MADE) $(BENCH_MADE):
 	@test -n "$(VERSION)" || { echo "$(PYTHON) was not found or does not run; name a Python of 3.11 or newer: make demo PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "$(PYTHON) is Python $(VERSION), and backbeat needs 3.11 or newer; name another: make demo PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv --clear .venv
+	$(PYTHON) -m venv --clear $(@D)
 	@touch $@
 
 # --no-build-isolation: the build tool is in the lock too, so that nothing unlocked is fetched.
@@ -107,4 +118,11 @@ $(BASE): $(MADE) requirements/base.lock pyproject.toml
 $(DEV): $(BASE) requirements/dev.lock requirements/onnx.lock
 	$(PIP) install --require-hashes --requirement requirements/dev.lock
 	$(PIP) install --require-hashes --no-deps --requirement requirements/onnx.lock
+	@touch $@
+
+# --no-deps: the lock is whole but for PyTorch and what only that needs, which are installed last.
+$(BENCH): $(BENCH_MADE) requirements/bench.lock pyproject.toml scripts/install_torch.py
+	$(BENCH_PIP) install --require-hashes --no-deps --requirement requirements/bench.lock
+	$(BENCH_PIP) install --no-deps --no-build-isolation --editable .
+	$(BENCH_PYTHON) scripts/install_torch.py $(LARGE_TORCH)
 	@touch $@
