@@ -51,6 +51,7 @@ LAYERS = (
         "snapshot",
         "checkpoint",
         "report",
+        "notebook",
     ),  # the outside; a report draws records and knows no more
     (
         "evaluate",

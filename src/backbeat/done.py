@@ -130,6 +130,13 @@ class Run:
 
         return run_figure(self.record())
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows of it."""
+        from .report import run_figure, run_fragment
+
+        record = self.record()
+        return run_fragment(record, run_figure(record), self.notes)
+
     def save(self, path: str | Path) -> None:
         """Writes the parameters as a safetensors file, names like `dense_0/weight`; replaces a file that is there.
 

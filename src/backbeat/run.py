@@ -15,6 +15,7 @@ from .events import Diverged, Event, Finished, StretchDone
 from .history import Account, event_line, replayed
 from .mesh import leads
 from .mistakes import Mistakes
+from .notebook import RunShown, in_place
 from .rate_range import with_rate
 from .record import Recorder, finish_run, found_folder
 from .resume import Continued, about_of, check_resumable, continued, with_recorded_rate
@@ -131,7 +132,8 @@ def fit(
         resume: the folder of a run that was cut off: it goes on to the bits that it would have come to. Model, data and
             settings must be those it was trained with.
         anyway: resume although they are not.
-        on_event: a function that is given every event.
+        on_event: a function that is given every event; None to show in a notebook how far the run is, and nothing
+            elsewhere.
 
     Raises:
         SettingsError: a setting that cannot be used.
@@ -147,6 +149,8 @@ def fit(
     given = {name: value for name, value in locals().items() if name in Settings.__dataclass_fields__}
     job = resolve(model, data, Settings(**given), params)
     consumers = [] if on_event is None else [on_event]
+    if on_event is None and (show := in_place()) is not None:
+        consumers = [RunShown(job.stopping.durations, show)]
     if resume is None:
         folder = None if run is None else Path(run)
         result = carry_out(job, folder, consumers, checkpoint=checkpoint, keep=keep)

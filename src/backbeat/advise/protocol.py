@@ -71,7 +71,7 @@ def advise(
     params: Any = None,
     on: Any = None,
     run: str | Path | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Advice:
     """Returns after how many examples to update, with which learning rate, the time it takes, and how sure that is.
 
@@ -112,7 +112,7 @@ def advise(
         on: where the runs that confirm the advice are made, as in `backbeat.compare`. The search before them decides
             by what it has seen, so it stays in this process, and so does all that is timed.
         run: a folder to record the advice in; None for none.
-        on_progress: is told how far it is.
+        on_progress: is told how far it is; None to show it in a notebook, and nothing elsewhere.
 
     Raises:
         SettingsError: a setting that cannot be used.
@@ -126,7 +126,7 @@ def advise(
         >>> sorted(advice.wishes)
         ['fewest_examples', 'fewest_updates', 'finish_first']
     """
-    budget, place, stages = Budget(_checked_time(within)), where(on), Stages(_STAGES, on_progress)
+    budget, place, stages = Budget(_checked_time(within)), where(on), Stages(_STAGES, on_progress, "advice")
     base = Settings(
         every=1, loss=loss, optimizer=optimizer, order=order, short_batch=short_batch, held_out=held_out, seed=seed,
         weight_decay=weight_decay, clip=clip, block=block, class_weight=class_weight, label=label, inputs=inputs,
@@ -164,6 +164,7 @@ def advise(
         if folder is not None:
             write_json(folder / "record.json", advice.record)
             advice.folder = folder
+    stages.over()
     return advice
 
 

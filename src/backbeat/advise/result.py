@@ -56,5 +56,11 @@ class Advice:
 
         return advice_figure(self.record)
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows of it."""
+        from ..report import advice_fragment
+
+        return advice_fragment(self.record, self.plot())
+
     def __str__(self) -> str:
         return "\n".join(self.answer)

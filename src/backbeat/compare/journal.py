@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from ..config import Job, as_columns
 from ..folder import create_folder, environment, plain, settings_text, write_json, write_whole
+from ..notebook import StagesShown, in_place
 from ..record import recorded_columns
 from ..recorded import LOCK
 
@@ -54,7 +55,8 @@ class Stages:
 
     Args:
         widths: stage -> its share of the whole, in their order.
-        tell: is given each `Progress`.
+        tell: is given each `Progress`; None to show it in a notebook, and nothing elsewhere.
+        what: a "comparison" or "advice".
 
     Example:
         >>> said = []
@@ -63,8 +65,12 @@ class Stages:
         0.6
     """
 
-    def __init__(self, widths: Mapping[str, float], tell: Callable[[Progress], None]) -> None:
-        self._widths, self._tell = widths, tell
+    def __init__(
+        self, widths: Mapping[str, float], tell: Callable[[Progress], None] | None, what: str = "comparison"
+    ) -> None:
+        show = in_place() if tell is None else None
+        self._shown = None if show is None else StagesShown(what, show)
+        self._widths, self._tell = widths, tell or self._shown or (lambda progress: None)
         self.note: Note = no_note
         self._last: tuple[str, float] = ("", 0.0)
         self._most = 0.0
@@ -85,6 +91,11 @@ class Stages:
         if stage != self._last[0] or now >= self._last[1] + _PROGRESS_SECONDS:
             self._last = stage, now
             self.note("progress", stage=stage, every=every, share=share, overall=overall)
+
+    def over(self) -> None:
+        """Says in a notebook that all is done."""
+        if self._shown is not None:
+            self._shown.over()
 
 
 def no_note(event: str, **known: Any) -> None:

@@ -79,7 +79,7 @@ def compare(
     params: Any = None,
     on: Any = None,
     run: str | Path | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Comparison:
     """Measures what several cadences need to reach a target, on three clocks: on one model, data set and machine.
 
@@ -120,7 +120,7 @@ def compare(
             a Ray of this machine's own, "ray:auto" or "ray://host:port" for a cluster that runs. Seconds are measured
             in this process in any case, while nothing else computes.
         run: a folder to record the comparison in; None for none.
-        on_progress: is told how far it is.
+        on_progress: is told how far it is; None to show it in a notebook, and nothing elsewhere.
 
     Raises:
         SettingsError: a setting that cannot be used.
@@ -134,7 +134,7 @@ def compare(
         'The target is held-out accuracy>=0.9, with the learning rate tuned for each cadence.'
     """
     began = time.perf_counter()
-    seconds, place, stages = parse_seconds(budget, "budget"), where(on), Stages(_STAGES, on_progress)
+    seconds, place, stages = parse_seconds(budget, "budget"), where(on), Stages(_STAGES, on_progress, "comparison")
     check_seeds(seeds)
     cadences = cadences_of(every)
     base = Settings(
@@ -190,6 +190,7 @@ def compare(
         if folder is not None:
             write_json(folder / "record.json", comparison.record)
             comparison.folder = folder
+    stages.over()
     return comparison
 
 

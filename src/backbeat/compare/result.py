@@ -209,5 +209,11 @@ class Comparison:
 
         return comparison_figure(self.record)
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows of it."""
+        from ..report import comparison_fragment
+
+        return comparison_fragment(self.record, self.plot())
+
     def __str__(self) -> str:
         return "\n".join(self.answer)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backbeat.report.style import MUTED, PAPER, cadence_name, count, duration, short
+from backbeat.report.style import MUTED, PAPER, PICTURE, cadence_name, count, duration, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
+_DPI = 100  # in a notebook
 LEAST_APART = 0.2  # of the decimal logarithm, between two batch sizes that are both written under the axis
 
 
@@ -27,13 +29,27 @@ class Label(NamedTuple):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Returns an empty sheet of so many inches, which knows how to draw itself without a screen."""
+    """Returns an empty sheet of so many inches, which knows how to draw itself without a screen, and in a notebook."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height))
+    class Sheet(Figure):
+        def _repr_png_(self) -> bytes:  # a notebook shows figures by itself only where pyplot is used
+            return png(self)
+
+    figure = Sheet(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
+
+
+def png(figure: Figure) -> bytes:
+    """Returns a figure as PNG, as a notebook shows it."""
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context(PICTURE):
+        figure.savefig(file, format="png", dpi=_DPI)
+    return file.getvalue()
 
 
 def write_title(figure: Figure, left: float, title: str, context: str) -> float:

@@ -148,6 +148,12 @@ class Verification:
             yield f"{finding.cause}{f' at {finding.layer}' if finding.layer else ''}: {finding.sentence}"
         yield from self.notes
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows of it."""
+        from ..report import verification_fragment
+
+        return verification_fragment(self.record())
+
     def record(self) -> dict[str, Any]:
         """Returns all of it as plain values, as `--json` prints it."""
         return {
