@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "backbeat"
 
 # A file imports only from lower layers or from an earlier entry of its own; a folder is one entry.
 LAYERS = (
-    ("errors", "types", "places", "cores", "clock", "events"),  # words
+    ("errors", "types", "places", "cores", "clock", "changes", "events"),  # words
     ("cadence", "order", "plan", "schedule"),  # when: no JAX
     (
         "models",
@@ -47,6 +47,7 @@ LAYERS = (
         "folder",
         "history",
         "recorded",
+        "wishes",
         "record",
         "snapshot",
         "checkpoint",
@@ -61,6 +62,7 @@ LAYERS = (
         "advance",
         "rate_range",
         "way_back",
+        "control",
         "train",
         "predictor",
         "resume",

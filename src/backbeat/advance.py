@@ -19,7 +19,16 @@ from .clock import Clock, Duration
 from .config import Job
 from .data import foreseen
 from .events import StretchDone
-from .forms import STRETCH_SECONDS, fitting_block, follower_of, form_of, full_batches, of_size, smaller_block
+from .forms import (
+    STRETCH_SECONDS,
+    fitting_block,
+    follower_of,
+    form_of,
+    full_batches,
+    of_size,
+    schedule_factors,
+    smaller_block,
+)
 from .models import n_parameters
 from .noise import NoiseSums
 from .nonfinite import NotFinite, blamed, finite, most_finite
@@ -29,8 +38,7 @@ from .snapshot import Snapshot
 from .stretch import Data, Form, Rows, fetches, program, rows_for
 from .update import State
 
-_TIMED = 16
-_MOST = 2**31 - 1
+_TIMED, _MOST = 16, 2**31 - 1
 _PAUSE = 4096  # updates on one batch after which a first stretch ends
 
 
@@ -55,6 +63,7 @@ class _Made:
     clock: Clock
     n_updates: int
     inside: Carry
+    rate: Any  # γ then
 
 
 class Engine:
@@ -77,7 +86,7 @@ class Engine:
         self.state = job.initial_state() if state is None else jax.tree.map(jnp.asarray, state)
         self.cursor, self.clock, self.update_seconds = Cursor(), Clock(), 0.0
         self.index = None if len(job.split.train) == len(job.dataset) else job.split.train
-        self.rate, self.rate_factor = jnp.float32(job.learning_rate), 1.0
+        self.base_rate, self.rate, self.rate_factor = job.learning_rate, jnp.float32(job.learning_rate), 1.0
         self.inside = Carry()
         self.rest = jnp.asarray(self._rest())
         self._pause = _PAUSE
@@ -101,17 +110,19 @@ class Engine:
         self.state = jax.tree.map(jnp.asarray, at.state)
         self.cursor, self.clock, self.update_seconds = at.cursor, at.clock, at.update_seconds
         self.follower, self.rate_factor = at.follower, at.rate_factor
-        self.rate = jnp.float32(self.job.learning_rate * at.rate_factor)
+        self.rate = jnp.float32(self.base_rate * at.rate_factor)
         self.inside = Carry() if at.inside is None else at.inside
         self._ahead = self._made = None
         if at.block != self.block:
             self._shape(at.block)
 
-    def compile(self) -> float:
-        """Returns the seconds that compiling took: all programs, or that of the M which holds where others may never.
+    def set_rate(self, rate: float) -> None:
+        """Takes another γ, before schedule and factors, for the updates from here on."""
+        if rate != self.base_rate:
+            self.base_rate, self.rate = rate, jnp.float32(rate * self.rate_factor)
 
-        Each is run for no updates, and timed.
-        """
+    def compile(self) -> float:
+        """Returns the seconds that compiling and timing took: all programs, or where M follows the noise the first."""
         return sum(self._ready_for(size) for size in ([self.follower.size] if self.follower else list(self._forms)))
 
     def make_ready(self) -> float:
@@ -148,9 +159,9 @@ class Engine:
         self._ready.add(size)
 
     def program_bytes(self, size: int) -> int | None:
-        """Returns the bytes that the program of a batch size takes beside its data; None where its compiler is silent.
+        """Returns the bytes that the program of a batch size, not repeated, takes beside its data; it is not run.
 
-        It is compiled and not run. Not for repeated batches.
+        None where its compiler is silent.
         """
         form = self._forms[size]
         rows = self._rows(form, full_batches(form, 0), 0, np.ones(0) if form.scheduled else None)
@@ -195,7 +206,7 @@ class Engine:
         if self.job.plan.cadence.repeated is not None:
             return self._repeat(ahead, limits, pauses)
         n, following = len(ahead.stretch), None
-        made = _Made(ahead, self.state, self.cursor, self.clock, n, Carry())
+        made = _Made(ahead, self.state, self.cursor, self.clock, n, Carry(), self.rate)
         start = time.perf_counter()
         state, seen = self._call(ahead.form, ahead.rows, self.state, gain=ahead.gain)
         if self.look_ahead is not None and not self._decides(ahead.stretch.end):
@@ -271,44 +282,33 @@ class Engine:
         stretch = plan.stretch(cursor, self.job.team.agree(int(min(max(1, n), form.rows))), limits)
         if not form.whole and len(stretch.indices) < len(stretch):
             stretch = replace(stretch, indices=np.repeat(stretch.indices, len(stretch), axis=0))
-        factor = self._factors(cursor, stretch)
+        factor = schedule_factors(self.job, cursor, stretch)
         gain = 1.0 if self.follower is None else self.follower.factor
         return _Ahead(form, stretch, self._rows(form, stretch, len(stretch), factor), factor, gain)
 
     def _rows(self, form: Form, stretch: Stretch, n: int, factor: np.ndarray | None) -> Rows:
         return rows_for(form, stretch, n, self.index, factor, seed=int(self.job.settings.seed))
 
-    def _factors(self, cursor: Cursor, stretch: Stretch) -> np.ndarray | None:
-        schedule, n = self.job.schedule, len(stretch)
-        if schedule.constant:
-            return None
-        updates = cursor.batches + np.arange(n + 1)
-        examples = cursor.examples + np.concatenate([[0], np.cumsum(stretch.sizes)])
-        here = self.job.plan.clock(cursor).epochs
-        epochs = np.concatenate([[here], stretch.passed / self.job.n_train])
-        clocks = {"updates": updates, "examples": examples, "epochs": epochs}
-        return schedule.factors({k: v[:-1] for k, v in clocks.items()}, {k: v[1:] for k, v in clocks.items()})
-
     def _last_rate(self, ahead: _Ahead) -> float:
         if not self.job.optimizer.tunable:  # it holds its own
             return math.nan
         factor = 1.0 if ahead.factor is None else float(ahead.factor[-1])
-        return self.job.learning_rate * self.rate_factor * ahead.gain * factor
+        return self.base_rate * self.rate_factor * ahead.gain * factor
 
     def _call(
         self, form: Form, rows: Rows, state: State, budget: Budget | None = None, gain: float = 1.0,
-        inside: Carry | None = None,
+        inside: Carry | None = None, rate: Any = None,
     ) -> tuple[State, Any]:  # fmt: skip
-        job = self.job
+        job, rate = self.job, self.rate if rate is None else rate
         if job.plan.cadence.repeated is None:
             if self.shared is not None:
-                return self.shared(form, state, rows, np.float32(float(self.rate) * gain))
+                return self.shared(form, state, rows, np.float32(float(rate) * gain))
             self._reading = foreseen(self.data, fetches(form, rows))  # held while the program runs
-            rate: Any = self.rate if gain == 1.0 else np.float32(float(self.rate) * gain)
+            rate = rate if gain == 1.0 else np.float32(float(rate) * gain)
             return program(form, job.model, job.loss, job.optimizer)(state, self._reading, rows, rate)
         run = repeat_program(form, job.plan.cadence.repeated, job.model, job.loss, job.optimizer)
         rows = rows._replace(start=np.zeros(1, np.int32), full=np.zeros(1, np.int32), short=np.zeros(1, np.int32))
-        return run(state, self.data, rows, self.rate, self.rest, budget or _budget(), inside or Carry())
+        return run(state, self.data, rows, rate, self.rest, budget or _budget(), inside or Carry())
 
     def _diverge(self, made: _Made, n: int, what: str) -> NoReturn:
         """Raises NotFinite, where after `n` updates of a stretch something is no longer finite.
@@ -349,11 +349,11 @@ class Engine:
         if self.job.plan.cadence.repeated is not None:
             rows = ahead.rows._replace(n_segments=np.int32(len(ahead.stretch)), first=np.int32(made.clock.updates))
             budget = _budget(pause=n) if pause else _budget(n)
-            state, out = self._call(ahead.form, rows, made.state, budget, inside=made.inside)
+            state, out = self._call(ahead.form, rows, made.state, budget, inside=made.inside, rate=made.rate)
             return (state, *self._counted(made, out))
         rows = self._rows(ahead.form, ahead.stretch, n, ahead.factor)
         cursor = start_of(made.cursor, ahead.stretch, n, self.job.n_train)
-        state = self._call(ahead.form, rows, made.state, gain=ahead.gain)[0]
+        state = self._call(ahead.form, rows, made.state, gain=ahead.gain, rate=made.rate)[0]
         return state, cursor, self.job.plan.clock(cursor)
 
     def _repeat(self, ahead: _Ahead, limits: Sequence[Duration], pauses: Sequence[Duration]) -> StretchDone:
@@ -365,7 +365,7 @@ class Engine:
         soft = [limit.amount - self.clock.updates for limit in pauses if limit.unit == "updates"]
         budget = _budget(left["updates"], left["examples"], min(self._pause, *map(int, soft), _MOST))
         rows = ahead.rows._replace(n_segments=np.int32(len(ahead.stretch)), first=np.int32(self.clock.updates))
-        made = _Made(ahead, self.state, self.cursor, self.clock, 0, self.inside)
+        made = _Made(ahead, self.state, self.cursor, self.clock, 0, self.inside, self.rate)
         start = time.perf_counter()
         state, out = self._call(ahead.form, rows, self.state, budget, inside=self.inside)
         n, bad, made.n_updates = int(out.batches), int(out.bad), int(out.updates)
@@ -392,8 +392,8 @@ class Engine:
     def _counted(self, made: _Made, out: Repeated) -> tuple[Cursor, Clock]:
         """Returns cursor and clock after a stretch of repeated batches."""
         cursor = start_of(made.cursor, made.ahead.stretch, int(out.batches), self.job.n_train)
-        clock, epochs = made.clock, self.job.plan.clock(cursor).epochs
-        return cursor, Clock(clock.updates + int(out.updates), clock.examples + int(out.examples), epochs)
+        updates, examples = made.clock.updates + int(out.updates), made.clock.examples + int(out.examples)
+        return cursor, Clock(updates, examples, self.job.plan.clock(cursor).epochs)
 
 
 def _budget(updates: float = _MOST, examples: float = _MOST, pause: int = _MOST) -> Budget:

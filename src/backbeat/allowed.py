@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .cadence import Cadence
+from .changes import RATE, changes_of
 from .clock import Duration
 from .errors import SettingsError
 from .mesh import Team, n_processes
+from .optimizer import Optimizer
 from .schedule import Schedule
 
 
@@ -75,3 +77,29 @@ def check_shared(team: Team, cadence: Cadence) -> None:
             f"every={str(cadence)!r} repeats batches, which one device does; leave devices and processes out "
             f"(here {len(team.devices)} devices of {n_processes()} processes), or the repeats."
         )
+
+
+def rate_fixed(optimizer: Optimizer, schedule: Schedule) -> str | None:
+    """Returns why the learning rate of a run cannot be changed on its way, as a sentence; None where it can.
+
+    Example:
+        >>> rate_fixed(Optimizer("sgd", len), Schedule()) is None
+        True
+    """
+    if not optimizer.tunable:
+        return "The optimizer is a transformation that holds its own learning rate, so it cannot be changed."
+    if schedule.function is not None:
+        return "The learning rate is a function of the updates, so it cannot be changed."
+    return None
+
+
+def check_changes(changes: Any, optimizer: Optimizer, schedule: Schedule) -> None:
+    """Refuses changes that are not understood, and those of a learning rate that is not the run's to change.
+
+    Raises:
+        SettingsError: one of them.
+    """
+    fixed = rate_fixed(optimizer, schedule)
+    change = next((change for change in changes_of(changes) if change.what == RATE), None)
+    if change is not None and fixed is not None:
+        raise SettingsError(f"changes: {str(change)!r} is not possible here. {fixed}")

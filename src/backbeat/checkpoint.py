@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from .changes import PAUSE
 from .clock import Clock, Duration
 from .errors import DataError, SettingsError
-from .events import Evaluated, Event, Finished, StretchDone
+from .events import Changed, Evaluated, Event, Finished, StretchDone
 from .folder import plain, write_whole
 from .mesh import process_index
 from .record import CHECKPOINTS as FOLDER
@@ -240,7 +241,7 @@ class Checkpoints:
         _clear(run)
 
     def __call__(self, event: Event) -> None:
-        """Saves if it is time, and at the end.
+        """Saves if it is time, where the run is paused, and at the end.
 
         Raises:
             StorageError: the newest could not be written.
@@ -251,7 +252,7 @@ class Checkpoints:
             return
         if isinstance(event, Evaluated) and snapshot.best_at == snapshot.clock:
             self._best = (snapshot, self._offset())
-        if isinstance(event, Finished):
+        if isinstance(event, Finished) or (isinstance(event, Changed) and event.what == PAUSE):
             self._save(snapshot)
             self._collect(wait=True)
         elif isinstance(event, (StretchDone, Evaluated)) and self._due(snapshot.clock):

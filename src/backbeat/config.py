@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .allowed import check_repeat, check_shared, check_watched
+from .allowed import check_changes, check_repeat, check_shared, check_watched
 from .cadence import Cadence, every
 from .class_weight import weighted_by_class
 from .clock import Duration, Durations, Patience, Stopping, Target
@@ -36,6 +36,7 @@ from .update import State
 AUTO = "auto"  # of a learning rate: a range test finds it
 STOP, HALVE = ON_DIVERGENCE = ("stop", "halve-lr")
 _GREATEST_SEED = 2**32
+_PLAIN = (bool, int, float, str)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # where an object lies in memory, which another process has elsewhere
 
 
@@ -63,6 +64,7 @@ class Settings(Reading):
     watch_noise: bool = False
     class_weight: Any = None
     on_divergence: str = STOP
+    changes: Any = None
     devices: Any = None
     deterministic: bool = False
 
@@ -78,9 +80,9 @@ class Settings(Reading):
     def as_text(self) -> dict[str, Any]:
         """Returns the settings as text, numbers and booleans, without those that are None: what is kept in a file."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            k: v if isinstance(v, (bool, int, float, str)) else _spelled(v) for k, v in plain.items() if v is not None
-        }
+        plain = {k: v if isinstance(v, _PLAIN) else _spelled(v) for k, v in plain.items() if v is not None}
+        several = isinstance(self.changes, (list, tuple))  # they stay a list: it grows while the run goes on
+        return plain | ({"changes": list(self.changes)} if several else {})
 
 
 def _spelled(value: Any) -> str:
@@ -220,6 +222,7 @@ def resolve(
     check_apart(built, loss, dataset, params, seed)
     _check_rule(settings, optimizer, schedule, built, params)
     check_followed(cadence, optimizer)
+    check_changes(settings.changes, optimizer, schedule)
     job = Job(
         settings, dataset, parts, built, model, loss, optimizer, rate, schedule, plan,
         Stopping(durations, target, patience), evaluation_interval(settings, target, patience),

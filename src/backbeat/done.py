@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .changes import RATE
 from .clock import Clock
 from .config import Job
 from .data import Reading
@@ -38,6 +39,7 @@ class Run:
         folder: where it is recorded, None for nowhere.
         noise: the noise scale of all its updates with its interval, where watched, else None.
         said: what was noted on the way: a smaller block, a learning rate that was halved, where it was resumed.
+        changes: what a person changed on the way: when, "what", to which "value", and as a "sentence".
     """
 
     job: Job = field(repr=False)
@@ -53,6 +55,7 @@ class Run:
     folder: Path | None = None
     noise: NoiseScale | None = None
     said: tuple[str, ...] = ()
+    changes: tuple[dict[str, Any], ...] = ()
 
     @property
     def theta(self) -> Any:
@@ -65,12 +68,14 @@ class Run:
         if "before the first update" in self.reason:
             return "look for what is not finite in the loss, the weights to start from or the data"
         known = self.job.optimizer.tunable and self.job.schedule.function is None
-        return f"try a learning rate below {self.job.learning_rate:g}" if known else "try a smaller learning rate"
+        rates = [self.job.learning_rate, *(each["value"] for each in self.changes if each["what"] == RATE)]
+        return f"try a learning rate below {rates[-1]:g}" if known else "try a smaller learning rate"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was recognised, counted or set aside as the data was read, how γ was found and M went, in sentences."""
-        found, notes = self.job.rate_range, (*self.job.dataset.notes, *self.said)
+        """What was recognised, counted or set aside in the data, changed on the way, and how γ and M were found."""
+        changed = (each["sentence"] for each in self.changes)
+        found, notes = self.job.rate_range, (*self.job.dataset.notes, *self.said, *changed)
         notes = notes if found is None else (*notes, str(found))
         return notes if self.followed is None else (*notes, self.followed)
 

@@ -1,4 +1,4 @@
-"""What a run emits, in this order: started, then stretches, evaluations and notes, then finished or diverged.
+"""What a run emits, in this order: started, then stretches, evaluations, notes, changes, then finished or diverged.
 
 Console, history, record, checkpoint and page are consumers of these; none of them is known to the training itself.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .changes import GO_ON, PAUSE, RATE, STOP
 from .clock import Clock
 
 
@@ -109,6 +110,47 @@ class Noted:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """A person changed how the run goes on; or a change that its settings name was made.
+
+    Attributes:
+        clock: when.
+        what: "learning_rate", "stop", "pause" or "go_on".
+        value: γ from here on, before any schedule; None for the others.
+        changes: all of the run that a repetition needs, as `changes` of its settings has them; None for none.
+        snapshot: see `StretchDone`.
+
+    Example:
+        >>> Changed(Clock(updates=1233), "learning_rate", 0.05).sentence
+        'learning rate 0.05 from update 1,234 on'
+    """
+
+    clock: Clock
+    what: str
+    value: float | None = None
+    changes: tuple[str, ...] | None = None
+    snapshot: Any = field(default=None, repr=False)
+
+    @property
+    def sentence(self) -> str:
+        """What happened, in words."""
+        return changed_in_words(self.what, self.value, self.clock.updates)
+
+
+def changed_in_words(what: str, value: float | None, updates: int) -> str:
+    """Returns what a change did, in words.
+
+    Example:
+        >>> changed_in_words("pause", None, 1234)
+        'paused after 1,234 updates'
+    """
+    if what == RATE:
+        return f"learning rate {value:.6g} from update {updates + 1:,} on"
+    done = {STOP: "stopped", PAUSE: "paused", GO_ON: "went on"}[what]
+    return f"{done} after {updates:,} update{'s' * (updates != 1)}"
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run is over.
 
@@ -149,4 +191,4 @@ class Diverged:
     layer: str | None = None
 
 
-Event = Started | StretchDone | Evaluated | Noted | Finished | Diverged
+Event = Started | StretchDone | Evaluated | Noted | Changed | Finished | Diverged

@@ -168,6 +168,21 @@ def settings_text(settings: Mapping[str, Any]) -> str:
     )
 
 
+def change_setting(file: Path, name: str, value: Any) -> None:
+    """Writes a settings file anew with one setting changed, or left out for None; its comments stay.
+
+    Raises:
+        OSError: the file cannot be read.
+        SettingsError: it cannot be written.
+    """
+    text = file.read_text(encoding="utf-8")
+    before = tomllib.loads(text)
+    if before.get(name) == value:
+        return
+    comments = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("#"))
+    write_whole(file, lambda new: new.write(settings_text(before | {name: value}) + comments))
+
+
 def read_settings(path: Path, known: Container[str]) -> dict[str, Any]:
     """Returns the settings of a TOML file, or of a run's folder.
 

@@ -132,3 +132,22 @@ def follower_of(job: Job) -> Follower | None:
 def of_size(plan: Plan, size: int) -> Plan:
     """Returns the plan of a batch that follows the noise, as it is while M stays."""
     return replace(plan, cadence=Cadence((Phase(size),)))
+
+
+def schedule_factors(job: Job, cursor: Cursor, stretch: Stretch) -> np.ndarray | None:
+    """Returns the schedule's factor on γ of each update of a stretch, `[n]`; None where it is constant.
+
+    Args:
+        job: what is trained.
+        cursor: where the stretch begins.
+        stretch: its batches.
+    """
+    schedule, n = job.schedule, len(stretch)
+    if schedule.constant:
+        return None
+    updates = cursor.batches + np.arange(n + 1)
+    examples = cursor.examples + np.concatenate([[0], np.cumsum(stretch.sizes)])
+    here = job.plan.clock(cursor).epochs
+    epochs = np.concatenate([[here], stretch.passed / job.n_train])
+    clocks = {"updates": updates, "examples": examples, "epochs": epochs}
+    return schedule.factors({k: v[:-1] for k, v in clocks.items()}, {k: v[1:] for k, v in clocks.items()})

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import MissingExtraError
-from .events import Diverged, Evaluated, Event, Finished, Noted, Started, StretchDone
+from .events import Changed, Diverged, Evaluated, Event, Finished, Noted, Started, StretchDone
 
 if TYPE_CHECKING:
     from .noise import NoiseSums
 
-_COLUMNS = ("updates", "examples", "epochs", "wall_seconds", "update_seconds", "loss_mean")
+_CLOCKS = ("updates", "examples", "epochs", "wall_seconds")
+_COLUMNS = (*_CLOCKS, "update_seconds", "loss_mean")
 _NAMES = {
-    StretchDone: "stretch", Evaluated: "evaluated", Noted: "noted", Finished: "finished", Diverged: "diverged",
+    StretchDone: "stretch", Evaluated: "evaluated", Noted: "noted", Changed: "changed", Finished: "finished",
+    Diverged: "diverged",
 }  # fmt: skip
 _NORMS = ("gradient_norm_mean", "gradient_norm_sd")
 _NOISE = ("gradient_squared", "gradient_trace", "noise_scale", "noise_scale_low", "noise_scale_high")
@@ -93,6 +95,8 @@ def event_line(event: Event) -> dict[str, Any]:
         line |= {"train": event.train, "held_out": event.held_out, "seconds": event.seconds}
     elif isinstance(event, Noted):
         line |= {"note": event.note} if event.back_to is None else {"note": event.note, "back_to": event.back_to}
+    elif isinstance(event, Changed):
+        line |= {"what": event.what, "value": event.value, "sentence": event.sentence}
     else:
         line["reason"] = event.reason
         if isinstance(event, Finished):
@@ -126,6 +130,7 @@ class Account:
         compile_seconds: what compiling took.
         set_aside: how many examples dropped short batches left out.
         notes: what was noted on the way, in sentences.
+        changes: what a person changed on the way: when, what, to which value, and in words.
         noise: the sums of what was measured of the noise; None where it is not watched.
 
     Example:
@@ -141,6 +146,7 @@ class Account:
         self._repeats: list[tuple[int, Mapping[str, Any]]] = []  # with the updates at the end of each stretch
         self._update_seconds, self.compile_seconds, self.set_aside = 0.0, 0.0, 0
         self.notes: list[str] = []
+        self.changes: list[dict[str, Any]] = []
         self.noise: NoiseSums | None = None
 
     def take(self, line: Mapping[str, Any]) -> None:
@@ -153,6 +159,8 @@ class Account:
             if "back_to" in line:  # what was undone is no part of the run
                 self.rows = [row for row in self.rows if row["updates"] <= line["back_to"]]
                 self._repeats = [each for each in self._repeats if each[0] <= line["back_to"]]
+        elif what == "changed":
+            self.changes.append({name: line[name] for name in ("what", "value", "sentence", *_CLOCKS)})
         elif what == "stretch":
             self._stretch(line)
         elif what == "evaluated":
@@ -176,7 +184,7 @@ class Account:
             self._repeats.append((line["updates"], line["repeats"]))
 
     def _times(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        times = {name: line[name] for name in ("updates", "examples", "epochs", "wall_seconds")}
+        times = {name: line[name] for name in _CLOCKS}
         return times | {"update_seconds": self._update_seconds}
 
     def history(self) -> History:

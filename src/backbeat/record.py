@@ -8,6 +8,7 @@ preparation.zip      what makes inputs of new data, where the data was prepared
 mistakes.json        what it was last seen to get wrong, see `mistakes`
 model.safetensors    the final parameters, named dense_0/weight, dense_0/bias, ...
 checkpoints/         where the run stood on its way, see `checkpoint`
+control/             what is wished of it while it goes on, see `wishes`
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .changes import RATE, STOP
 from .config import Job, as_columns
 from .errors import SettingsError, StorageError, out_of_memory
-from .events import Diverged, Event, Finished, Started
-from .folder import create_folder, environment, plain, settings_text, write_json, write_whole
+from .events import Changed, Diverged, Event, Finished, Started
+from .folder import change_setting, create_folder, environment, plain, settings_text, write_json, write_whole
 from .history import event_line
 from .models import n_parameters, parse_model
 from .recorded import CHECKPOINTS as CHECKPOINTS
@@ -39,6 +42,7 @@ from .recorded import found_folder as found_folder
 from .recorded import in_use as in_use
 from .recorded import list_runs as list_runs
 from .recorded import read_record as read_record
+from .wishes import Wishes
 
 _LOCK_SECONDS = 1.0  # who only looks whether a run is in use holds its lock for a moment
 BUILT_IN = ("mlp", "linear", "cnn")  # networks whose text says all of them
@@ -56,6 +60,7 @@ class Recorder:
     Attributes:
         folder: of the run.
         offset: bytes of events.jsonl up to and with the newest event that is not the run's end.
+        wishes: what is wished of the run from now on.
     """
 
     def __init__(self, folder: Path, job: Job) -> None:
@@ -66,6 +71,7 @@ class Recorder:
             (folder / CHECKPOINTS).mkdir(exist_ok=True)
             self._lock = FileLock(folder / CHECKPOINTS / LOCK, timeout=_LOCK_SECONDS)
             self._lock.acquire()
+            self.wishes = Wishes(folder)
             self._events = (folder / "events.jsonl").open("ab", buffering=0)
         except Timeout:
             raise SettingsError(f"{folder} is in use: another process trains in it now; stop that one first.") from None
@@ -105,11 +111,23 @@ class Recorder:
             raise not_written(self.folder, error) from None
         self.offset = offset
 
+    def keep_changes(self, changes: Sequence[str] | None) -> None:
+        """Writes the run's changes into its settings, from which it is repeated.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        try:
+            change_setting(self.folder / "settings.toml", "changes", None if changes is None else list(changes))
+        except (OSError, SettingsError, ValueError) as error:
+            raise not_written(self.folder, error) from None
+
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._events.close()
+        self.wishes.close()
         self._lock.release()
 
     def __call__(self, event: Event) -> None:
@@ -119,6 +137,8 @@ class Recorder:
             StorageError: it cannot be written.
         """
         line = event_line(event)
+        if isinstance(event, Changed) and event.what in (RATE, STOP):  # before an update is made with it
+            self.keep_changes(event.changes)
         if isinstance(event, Started):
             line["data"] = recorded_columns(self._job)["data"]
         text = (json.dumps(plain(line), ensure_ascii=False) + "\n").encode()
@@ -228,7 +248,7 @@ def run_record(run: Any) -> dict[str, Any]:
             "examples": run.clock.examples, "epochs": run.clock.epochs, "seconds": run.clock.seconds,
         },
         "compile_seconds": run.compile_seconds, "set_aside": run.set_aside, "history": dict(run.history),
-        "repeats": repeats, "followed": run.followed,
+        "repeats": repeats, "followed": run.followed, "changes": list(run.changes),
         "noise": None if run.noise is None else {**run.noise.as_dict(), "sentence": str(run.noise)},
         "rate_range": None if job.rate_range is None else job.rate_range.as_dict(), "environment": environment(),
     })  # fmt: skip

@@ -7,14 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .changes import STOPPED
 from .errors import DataError
 
 FORMAT = 1
 PARAMETERS, PREPARATION, CHECKPOINTS, LOCK = "model.safetensors", "preparation.zip", "checkpoints", ".lock"
-MISTAKES = "mistakes.json"
+MISTAKES, CONTROL = "mistakes.json", "control"
 OWN_FILES = (
     "settings.toml", "environment.json", "events.jsonl", "record.json", MISTAKES, PARAMETERS, PREPARATION, CHECKPOINTS,
+    CONTROL,
 )  # fmt: skip
+ENDED_BY_HAND = ("interrupted", "terminated", STOPPED)  # reasons of runs that can go on
 _NEEDED = {
     "run": ("data", "model", "every", "finished", "history"),
     "comparison": ("data", "model", "answer", "cadences", "equal"),
@@ -138,7 +141,7 @@ def _of_record(record: dict[str, Any]) -> dict[str, Any]:
     if record["kind"] == "comparison":
         return row | {"state": "finished", "every": ", ".join(c["every"] for c in record["cadences"])}
     done = record["finished"]
-    ended = done["reason"] if done["reason"] in ("interrupted", "terminated") else "finished"
+    ended = done["reason"] if done["reason"] in ENDED_BY_HAND else "finished"
     state = "diverged" if done["diverged"] else ended
     known = {name: done[name] for name in ("reason", "updates", "seconds")}
     return row | {"state": state, "every": record["every"], **known}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .changes import RATE, STOP, STOPPED, as_texts, changes_of
 from .checkpoint import Saved, newest
 from .config import Job, Settings, as_columns, resolve
 from .errors import DataError, SettingsError
@@ -21,8 +22,9 @@ from .folder import environment, read_settings
 from .history import read_lines
 from .mesh import agreed, leads
 from .models import parse_model
+from .recorded import ENDED_BY_HAND
 from .snapshot import OtherStateError, Snapshot, put_together, taken_apart
-from .train import INTERRUPTED, TERMINATED, Resumed
+from .train import Resumed
 from .update import State
 
 _DECIDE_BITS = {
@@ -70,6 +72,34 @@ def with_recorded_rate(job: Job, run: Path) -> Job:
     return job if not isinstance(rate, (int, float)) else replace(job, learning_rate=float(rate))
 
 
+def _ended(run: Path) -> tuple[str, str, int]:
+    """Returns of what kind a folder is, why the run ended and after how many updates; of one that was cut off, −1."""
+    try:
+        record = json.loads((run / "record.json").read_text(encoding="utf-8"))
+        done = record["finished"] if record["kind"] == "run" else {"reason": "", "updates": -1}
+        return record["kind"], done["reason"], done["updates"]
+    except (OSError, ValueError, KeyError, TypeError):  # cut off before it was written, or while it was
+        return "run", STOPPED, -1
+
+
+def with_recorded_changes(job: Job, run: Path) -> Job:
+    """Returns a job with the changes that were made of its run; a stop that has ended it is none any more.
+
+    Raises:
+        SettingsError: the job has others.
+    """
+    recorded = changes_of(_settings(run).get("changes"))
+    ended = agreed(_ended(run)[2] if leads() else None)
+    given = changes_of(job.settings.changes)
+    recorded = [change for change in recorded if change.what == RATE or change.after > ended]
+    other = [c for c in given if c not in recorded and not (c.what == STOP and c.after <= ended)]
+    if other:
+        raise SettingsError(
+            f"{run} was not trained with changes={str(other[0])!r}; leave changes out: those of the run are taken."
+        )
+    return replace(job, settings=replace(job.settings, changes=as_texts(recorded)))
+
+
 class _Any:
     """Contains everything: which settings there are is looked at later."""
 
@@ -95,14 +125,10 @@ def check_resumable(run: Path, *, anyway: bool = False) -> None:
         raise DataError(f"{run} is not there; `backbeat runs` lists the runs that are.")
     if not (run / "settings.toml").is_file() or not (run / "events.jsonl").is_file():
         raise DataError(f"{run} is not the folder of a run: it has no settings.toml or no events.jsonl.")
-    try:
-        record = json.loads((run / "record.json").read_text(encoding="utf-8"))
-        kind, reason = record["kind"], record["finished"]["reason"] if record["kind"] == "run" else ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # cut off before it was written, or while it was
+    kind, reason, _ = _ended(run)
     if kind != "run":
         raise DataError(f"{run} is a {kind}, which is not resumed; only a run is.")
-    if reason not in (INTERRUPTED, TERMINATED) and not anyway:
+    if reason not in ENDED_BY_HAND and not anyway:
         raise SettingsError(
             f"{run} is over ({reason}); there is nothing to go on with. To train it for longer, train anew with "
             f"`backbeat train --settings {run} --for ...`, or in Python fit(..., resume=..., anyway=True)."
@@ -207,7 +233,7 @@ def _difference(recorded: dict[str, Any], mine: dict[str, Any]) -> str | None:
         return None
     if before.get("learning_rate") == "auto":
         before = {**before, "learning_rate": recorded.get("learning_rate")}
-    for name in sorted({*before, *now} - {"devices"}):  # of which it may be more or fewer now
+    for name in sorted({*before, *now} - {"devices", "changes"}):  # of which it may be more or fewer now
         if before.get(name) != now.get(name):
             return f"was trained with {name}={before.get(name)!r}, and {name}={now.get(name)!r} is given"
     return None

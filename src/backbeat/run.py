@@ -18,8 +18,9 @@ from .mistakes import Mistakes
 from .notebook import RunShown, in_place
 from .rate_range import with_rate
 from .record import Recorder, finish_run, found_folder
-from .resume import Continued, about_of, check_resumable, continued, with_recorded_rate
+from .resume import Continued, about_of, check_resumable, continued, with_recorded_changes, with_recorded_rate
 from .train import INTERRUPTED, TERMINATED, events_of
+from .wishes import Wishes
 
 
 def fit(
@@ -49,6 +50,7 @@ def fit(
     deterministic: bool = False,
     class_weight: Any = None,
     on_divergence: str = "stop",
+    changes: Any = None,
     label: Any = None,
     inputs: Any = None,
     task: str = "auto",
@@ -112,6 +114,8 @@ def fit(
         class_weight: "balanced", so that rare classes count as much as frequent ones, or a weight for each class.
         on_divergence: "stop" where something is no longer finite, or "halve-lr": go back to the last epoch's end at
             least 100 updates after the one before, and on with half the learning rate.
+        changes: what a person changed while a run went on, to repeat it: texts such as "learning_rate 0.05 after 1234
+            updates" and "stop after 5678 updates", the first one first; its settings.toml has them.
         label: of a table, the column or columns to predict; None for one called label, target, class or y.
         inputs: the columns to predict from; None for all the others.
         task: "classification", "regression", or "auto": recognised by the label, and said.
@@ -180,8 +184,10 @@ def carry_out(
     """
     interval, keep = interval_of(job.team.agree(checkpoint)), checked_keep(keep)
     job = with_rate(job)
-    if folder is None or not leads():  # of several processes one writes
-        return gather(job, events_of(job, pauses=None if folder is None else interval), consumers)
+    if folder is None:
+        return gather(job, events_of(job), consumers)
+    if not leads():  # of several processes one writes
+        return gather(job, events_of(job, pauses=interval, wishes=Wishes(None)), consumers)
     with Recorder.create(folder, job) as recorder:
         return _recorded(job, recorder, consumers, interval, keep)
 
@@ -193,12 +199,13 @@ def go_on(
     """Returns the run of a job that was cut off, from its newest whole checkpoint on; see `carry_out` and `fit`."""
     interval, keep = interval_of(job.team.agree(checkpoint)), checked_keep(keep)
     check_resumable(folder, anyway=anyway)
-    job = with_rate(with_recorded_rate(job, folder))
+    job = with_recorded_changes(with_rate(with_recorded_rate(job, folder)), folder)
     if not leads():
         found = continued(job, folder, anyway=anyway)
-        return gather(job, events_of(job, pauses=interval, resumed=found.resumed), consumers)
+        return gather(job, events_of(job, pauses=interval, resumed=found.resumed, wishes=Wishes(None)), consumers)
     with Recorder(folder, job) as recorder:
         found = continued(job, folder, anyway=anyway)
+        recorder.keep_changes(job.settings.changes)
         recorder.cut(found.offset)
         return _recorded(job, recorder, consumers, interval, keep, found)
 
@@ -214,7 +221,7 @@ def _recorded(
     best = None if found is None else found.best
     saver = Checkpoints(folder, about_of(job), interval, keep, lambda: recorder.offset, best)
     try:
-        events = events_of(job, pauses=interval, resumed=resumed)
+        events = events_of(job, pauses=interval, resumed=resumed, wishes=recorder.wishes)
         result = gather(job, events, [recorder, saver, Mistakes(folder, job), *consumers], account)
     finally:
         saver.close()
@@ -248,6 +255,7 @@ def gather(
         job, end.state.params, account.history(), end.clock, end.reason, None if diverged else end.reached, diverged,
         account.compile_seconds, account.repeats(), account.set_aside,
         noise=None if account.noise is None else account.noise.scale(), said=tuple(account.notes),
+        changes=tuple(account.changes),
     )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class Snapshot:
         block: the most examples that are computed at once, where memory was too short for what was set.
         rate_factor: on γ: below 1 after divergences that halved it.
         halved: how often it was halved, and how often at the newest point to go back to.
+        changed: how many changes of the learning rate were made.
         safe: where the run goes back to if it diverges; None where it stops.
     """
 
@@ -71,6 +72,7 @@ class Snapshot:
     block: int | None = None
     rate_factor: float = 1.0
     halved: tuple[int, int] = (0, 0)
+    changed: int = 0
     safe: Snapshot | None = None
 
 

@@ -16,8 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .advance import Engine
+from .allowed import rate_fixed
+from .changes import STOPPED
 from .clock import Clock, Duration, next_multiple
 from .config import Job, Settings, as_columns, resolve
+from .control import Control
 from .data import foreseen, reading_errors
 from .errors import Terminated
 from .evaluate import block_for, evaluator, fetches, scores
@@ -29,6 +32,7 @@ from .rate_range import with_rate
 from .snapshot import Snapshot
 from .update import State
 from .way_back import WaysBack
+from .wishes import Wishes
 
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
 SATISFIED = "every batch was satisfied for a whole epoch"
@@ -180,8 +184,9 @@ class Resumed:
 
 
 def events_of(
-    job: Job, state: State | None = None, *, pauses: Duration | None = None, resumed: Resumed | None = None
-) -> Iterator[Event]:
+    job: Job, state: State | None = None, *, pauses: Duration | None = None, resumed: Resumed | None = None,
+    wishes: Wishes | None = None,
+) -> Iterator[Event]:  # fmt: skip
     """Returns the events of a job.
 
     Args:
@@ -189,10 +194,11 @@ def events_of(
         state: parameters and optimizer to begin with; None for the job's own.
         pauses: an interval at whose multiples a stretch ends, so that something can be done there.
         resumed: from where to go on; None to begin.
+        wishes: where to look for what a person wishes; None for a run that is not controlled.
     """
     with reading_errors():
         engine = Engine(job, state=state)
-        loop = _Loop(job, engine, pauses, resumed)
+        loop = _Loop(job, engine, pauses, resumed, Control(job, wishes))
         compile_seconds = engine.compile() + loop.evaluations.compile()
         about = {
             **as_columns(job),
@@ -202,6 +208,7 @@ def events_of(
         }
         about["learning_rate"] = job.learning_rate if job.optimizer.tunable else None
         about["schedule"] = str(job.schedule)
+        about["rate_fixed"] = rate_fixed(job.optimizer, job.schedule)
         if job.rate_range is not None:
             about["rate_range"] = job.rate_range.as_dict()
         sizes = job.plan.cadence.batch_sizes(job.n_train)
@@ -223,12 +230,14 @@ def events_of(
 class _Loop:
     """A run between its first event and its last: what the engine does not know of where it stands."""
 
-    def __init__(self, job: Job, engine: Engine, pauses: Duration | None, resumed: Resumed | None) -> None:
+    def __init__(
+        self, job: Job, engine: Engine, pauses: Duration | None, resumed: Resumed | None, control: Control
+    ) -> None:
         self.job, self.engine, self.evaluations, self.watch = job, engine, Evaluations(engine), Stopwatch()
         self.counted = [limit for limit in job.stopping.durations.each if limit.unit != "seconds"]
         self.allowed = job.stopping.durations.amount("seconds")
         self.pauses = pauses if pauses is not None and pauses.unit != "seconds" else None
-        self.ways_back = WaysBack.of(job)
+        self.ways_back, self.control = WaysBack.of(job), control
         self.resumed, self.said_block = resumed, engine.block
         first = replace(engine.snapshot(Clock()), due=not self.evaluations.never)
         self.standing = replace(first, safe=first if self.ways_back else None)
@@ -247,6 +256,7 @@ class _Loop:
             yield from self._emit(Noted(self.standing.clock, note))
         while True:
             job.team.check()
+            yield from self._controlled()
             at = self.standing
             if at.due:
                 newest = self.evaluations.evaluate(at.clock)
@@ -254,10 +264,12 @@ class _Loop:
                 yield from self._emit(replace(newest, snapshot=at))
             scores_now = at.scores.get(job.scored_part, {})
             reason = job.stopping.reason(at.clock, scores_now, at.best_at) or _at_rest(job, at.clock, at.moved)
+            reason = STOPPED if reason is None and self.control.stopping else reason
             if reason is not None:
                 break
             late = engine.make_ready()
             watch.leave_out(late)
+            engine.set_rate(self.control.rate(at.halved[0], at.clock.updates))
             try:
                 done = engine.advance(self._limits(at.clock), self.allowed - watch.seconds, self._pauses(at.clock))
             except NotFinite as error:
@@ -270,7 +282,7 @@ class _Loop:
             self.standing = at = self._moved(done, clock)
             yield from self._noted_block()
             yield from self._emit(replace(done, clock=clock, compile_seconds=late, snapshot=at))
-        target = reason.startswith("reached") if job.stopping.target else None
+        target = reason.startswith("reached") if job.stopping.target and reason != STOPPED else None
         yield Finished(at.clock, reason, target, engine.state, at)
 
     def _emit(self, event: Event) -> Iterator[Event]:
@@ -278,12 +290,21 @@ class _Loop:
         yield event
         self.watch.go_on()
 
+    def _controlled(self) -> Iterator[Event]:
+        """Yields what a person changes here, and what a recorded change does; waits while the run is paused."""
+        for at, event in self.control.between(self.standing, self.watch):
+            self.standing = at
+            yield from self._emit(event)
+        if self.control.stopping and not self.standing.scores:  # it ends here, and with its scores
+            self.standing = replace(self.standing, due=not self.evaluations.never)
+
     def _limits(self, clock: Clock) -> list[Duration]:
         """Returns where the stretch after a clock has to end at the latest."""
         return self.counted + self.evaluations.next(clock) + self.ways_back.next(clock)
 
     def _pauses(self, clock: Clock) -> list[Duration]:
-        return [] if self.pauses is None else [next_multiple(self.pauses, clock)]
+        planned = self.control.next(self.standing.halved[0], clock)
+        return planned if self.pauses is None else [*planned, next_multiple(self.pauses, clock)]
 
     def _moved(self, done: StretchDone, clock: Clock) -> Snapshot:
         """Returns where the run stands after a stretch."""
@@ -327,7 +348,8 @@ class _Loop:
             error = self._looked_for(error)
         clock = replace(self.engine.clock, seconds=self.watch.seconds)
         first = replace(beginning(self.job), due=not self.evaluations.never)
-        back = self.ways_back.after(self.standing, first, error, self.job.learning_rate)
+        rate = self.control.rate(self.standing.halved[0], self.standing.clock.updates)
+        back = self.ways_back.after(self.standing, first, error, rate)
         if back is None:
             return Diverged(
                 clock, error.update, f"diverged {error.sentence}", self.engine.state, error.batch, error.layer
@@ -346,10 +368,12 @@ class _Loop:
         while error.unsure:
             back += 1
             at = self.resumed.earlier(back)
-            self.engine.stand(beginning(self.job) if at is None else at)
+            at = beginning(self.job) if at is None else at
+            self.engine.stand(at)
             try:
-                while self.engine.clock.updates <= self.standing.clock.updates:
-                    self.engine.advance(self._limits(self.engine.clock))
+                while (clock := self.engine.clock).updates <= self.standing.clock.updates:
+                    self.engine.set_rate(self.control.rate(at.halved[0], clock.updates))
+                    self.engine.advance(self._limits(clock), pauses=self.control.next(at.halved[0], clock))
             except NotFinite as found:
                 error = found
             else:

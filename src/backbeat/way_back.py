@@ -57,7 +57,7 @@ class WaysBack:
             at: where it stood before the stretch that diverged.
             first: where it began.
             error: what happened.
-            rate: γ as it was set.
+            rate: γ as it was last set.
         """
         n, here = at.halved
         if at.safe is None or error.update == 0 or n >= _HALVINGS:
@@ -67,4 +67,5 @@ class WaysBack:
         where = f"update {back.clock.updates:,}" if back.clock.updates else "the beginning"
         note = f"diverged {error.sentence}; goes on from {where} with the learning rate {rate * factor:g}"
         halved = (n + 1, here + 1 if here < _TRIES else 0)
-        return replace(back, rate_factor=factor, halved=halved, safe=replace(back, safe=None), block=at.block), note
+        back = replace(back, rate_factor=factor, halved=halved, safe=replace(back, safe=None), block=at.block)
+        return replace(back, changed=at.changed), note  # what a person changed stays so

@@ -169,7 +169,7 @@ def advise(
 
 
 _NOT_ASKED = (
-    "duration", "evaluate", "learning_rate", "watch_gradient", "watch_noise", "on_divergence", "devices",
+    "duration", "evaluate", "learning_rate", "watch_gradient", "watch_noise", "on_divergence", "changes", "devices",
     "deterministic", "every", "target",
 )  # fmt: skip
 

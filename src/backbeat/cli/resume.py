@@ -19,7 +19,7 @@ from .options import (
     Quiet,
     RunFolder,
 )
-from .watch import Open, Port, Watch, shown_beside
+from .watch import Control, Open, Port, Watch, shown_beside
 
 
 def resume(
@@ -40,6 +40,7 @@ def resume(
     watch: Watch = False,
     port: Port = None,
     open_page: Open = True,
+    control: Control = False,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -56,7 +57,7 @@ def resume(
 
     folder = found_folder(run)
     check_resumable(folder, anyway=anyway)
-    with shown_beside(folder, watch, port, open_page) as stay:
+    with shown_beside(folder, watch, port, open_page, control) as stay:
         job = recorded_job(folder, model, data, devices)
         with bar(quiet or json) as progress:
             consumers = [watcher(job, progress.show)]

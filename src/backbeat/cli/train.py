@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from ..changes import STOP, STOPPED
 from ..errors import ENDED, SettingsError
 from .options import (
     AsJson,
@@ -44,7 +45,7 @@ from .options import (
     WeightDecay,
     column_and_target,
 )  # fmt: skip
-from .watch import Open, Port, Watch, shown_beside
+from .watch import Control, Open, Port, Watch, shown_beside
 
 if TYPE_CHECKING:
     from ..done import Run
@@ -117,6 +118,14 @@ def train(
             "with half the learning rate."
         ),
     ] = "stop",
+    changes: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help='What was changed while a run went on, to repeat it: "learning_rate 0.05 after 1234 updates", "stop '
+            'after 5678 updates"; --settings has it.',
+        ),
+    ] = None,
     devices: Devices = None,
     deterministic: Deterministic = False,
     processes: Processes = None,  # this one and the next three are read before the call: processes.with_others
@@ -130,6 +139,7 @@ def train(
     watch: Watch = False,
     port: Port = None,
     open_page: Open = True,
+    control: Control = False,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:
@@ -150,13 +160,13 @@ def train(
         "duration": duration, "target": score, "patience": patience, "order": order, "short_batch": short_batch,
         "held_out": held_out, "seed": seed, "schedule": schedule, "warm_up": warm_up, "weight_decay": weight_decay,
         "clip": clip, "evaluate": evaluate, "block": block, "watch_gradient": watch_gradient,
-        "watch_noise": watch_noise, "on_divergence": on_divergence, "devices": devices,
-        "deterministic": deterministic,
+        "watch_noise": watch_noise, "on_divergence": on_divergence, "changes": changes,
+        "devices": devices, "deterministic": deterministic,
         "class_weight": class_weight, "label": label, "inputs": inputs, "task": task, "weight": weight,
         "prepare": prepare, "missing": missing, "skip_bad": skip_bad, "resize": resize, "memory": memory,
     }  # fmt: skip
     folder = named_folder(run)
-    with shown_beside(folder, watch, port, open_page) as stay:
+    with shown_beside(folder, watch, port, open_page, control) as stay:
         with bar(quiet or json) as progress:
             job = resolve(
                 model, data, Settings.given(given), on_progress=lambda share, what: progress.show(what, share)
@@ -196,7 +206,7 @@ def with_repeats(every: str, repeat_until: str | None, at_most: int | None) -> A
 
 def watcher(job: Any, show: Callable[[str, float, str], None]) -> Callable[[Event], None]:
     """Returns a consumer of events that moves a progress bar, and says at once what is noted on the way."""
-    from ..events import Evaluated, Noted, StretchDone
+    from ..events import Changed, Evaluated, Noted, StretchDone
     from .console import say
 
     durations = job.stopping.durations
@@ -205,6 +215,8 @@ def watcher(job: Any, show: Callable[[str, float, str], None]) -> Callable[[Even
     def consume(event: Event) -> None:
         if isinstance(event, Noted):
             say(f"{event.note}.")
+        if isinstance(event, Changed) and event.what != STOP:  # of which the end tells
+            say(f"{event.sentence}.")
         if isinstance(event, Evaluated):
             part = event.held_out or event.train
             newest["score"] = "  ".join(f"{name} {value:.4g}" for name, value in part.items())
@@ -331,6 +343,8 @@ def outcome(done: Run) -> int:
     if done.reason in ENDED:
         say(f"{done.reason} after {done.clock.updates:,} updates; to go on: backbeat resume {done.folder}")
         return ENDED[done.reason]
+    if done.reason == STOPPED and done.folder is not None:
+        say(f"stopped after {done.clock.updates:,} updates; to go on: backbeat resume {done.folder}")
     if done.reached is False:
         target, part = done.job.stopping.target, done.job.scored_part
         assert target is not None

@@ -20,6 +20,9 @@ Watch = Annotated[
     bool,
     Parameter(negative="", help="Show it on a page of this machine while it goes on; the page stays until Ctrl-C."),
 ]
+Control = Annotated[
+    bool, Parameter(negative="", help="Let the page pause, go on and stop a run, and change its learning rate.")
+]
 
 
 def watch(
@@ -30,11 +33,12 @@ def watch(
     *,
     port: Port = None,
     open_page: Open = True,
+    control: Control = False,
     quiet: Quiet = False,
 ) -> int:
     """Serves a page on this machine that shows runs as they go on, until Ctrl-C.
 
-    The address holds a token: nobody without it can read the page. Nothing can be changed from there.
+    The address holds a token: nobody without it can read the page. Nothing can be changed from there without --control.
     """
     from ..recorded import found_folder
     from ..web.server import serve
@@ -43,12 +47,14 @@ def watch(
     if not folder.is_dir():
         raise DataError(f"{folder} is not there; `backbeat train` makes runs, and `backbeat runs` lists them.")
 
-    serve(folder, port, told(open_page, quiet))
+    serve(folder, port, told(open_page, quiet), control=control)
     return 0
 
 
 @contextmanager
-def shown_beside(folder: Path, watch: bool, port: int | None, open_page: bool) -> Iterator[Callable[[int], int]]:
+def shown_beside(
+    folder: Path, watch: bool, port: int | None, open_page: bool, control: bool = False
+) -> Iterator[Callable[[int], int]]:
     """Shows what goes on in a folder on a page, if that is asked for, until the end of the block.
 
     Gives a function that takes the exit code and returns it, after Ctrl-C where there is a page to be looked at; of
@@ -59,6 +65,7 @@ def shown_beside(folder: Path, watch: bool, port: int | None, open_page: bool) -
         watch: whether it is asked for.
         port: of the page; None for any that is free.
         open_page: whether to open it in the browser, where somebody sits at a terminal.
+        control: whether it may change the run.
 
     Raises:
         SettingsError: the port cannot be used, options that do not go together, or a run of several processes.
@@ -66,8 +73,8 @@ def shown_beside(folder: Path, watch: bool, port: int | None, open_page: bool) -
     from .console import say
 
     if not watch:
-        if port is not None or not open_page:
-            given = "--no-open" if port is None else f"--port {port}"
+        if port is not None or control or not open_page:
+            given = "--control" if control else "--no-open" if port is None else f"--port {port}"
             raise SettingsError(f"{given} is for the page that --watch shows; give --watch too, or leave it out.")
         yield lambda code: code
         return
@@ -87,7 +94,7 @@ def shown_beside(folder: Path, watch: bool, port: int | None, open_page: bool) -
                     time.sleep(3600)
         return code
 
-    with page_beside(folder, port) as address:
+    with page_beside(folder, port, control=control) as address:
         say(f"watch it at {address}")
         if open_page:
             open_at_terminal(address)

@@ -38,6 +38,7 @@ _NOT_ASKED = (
     "watch_gradient",
     "watch_noise",
     "on_divergence",
+    "changes",
     "devices",
     "deterministic",
 )  # a comparison decides these itself

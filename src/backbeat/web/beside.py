@@ -20,17 +20,19 @@ _END_SECONDS = 5.0
 
 
 @contextmanager
-def page_beside(folder: Path, port: int | None = None) -> Iterator[str]:
+def page_beside(folder: Path, port: int | None = None, *, control: bool = False) -> Iterator[str]:
     """Serves the page of one run, comparison or advice in another process, until the end; gives its address.
 
     Args:
         folder: of it; need not be there yet.
         port: which; None for any that is free.
+        control: whether the page may pause, stop and change what goes on.
 
     Raises:
         SettingsError: the port cannot be used.
     """
     command = [sys.executable, "-m", "backbeat.web.beside", str(folder.absolute()), str(port or 0)]
+    command += ["control"] if control else []
     with subprocess.Popen(  # in a session of its own, so that Ctrl-C reaches the training alone
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -49,7 +51,7 @@ def page_beside(folder: Path, port: int | None = None) -> Iterator[str]:
                 process.kill()
 
 
-def main(folder: str, port: str) -> None:
+def main(folder: str, port: str, control: str = "") -> None:
     """Serves a folder's page until standard input ends; what could be said of it stands in one line of JSON."""
     from .live import Watched
     from .server import application, run_server
@@ -65,7 +67,9 @@ def main(folder: str, port: str) -> None:
         print(json.dumps({"address": address}), flush=True)
 
     try:
-        run_server(lambda token, hosts: application(watched, token, hosts), int(port) or None, tell)
+        run_server(
+            lambda token, hosts: application(watched, token, hosts, control=bool(control)), int(port) or None, tell
+        )
     except BackbeatError as error:
         print(json.dumps({"error": str(error)}), flush=True)
 

@@ -1,4 +1,7 @@
-"""What a request must be like before anything answers it: from this machine, with the token, short, and read-only."""
+"""What a request must be like before anything answers it: from this machine, with the token, short, and read-only.
+
+Where a page may control runs, it may also be a short JSON text that the page itself sends.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..places import cache_folder
+from ..wishes import LONGEST as LONGEST_WISH
 
 LONGEST = 2048  # characters of a path with its query
 _POLICY = (
@@ -75,10 +79,12 @@ class Guard:
         app: the application (ASGI).
         token: what every path begins with.
         hosts: what Host may say, such as 127.0.0.1:8000.
+        control: whether the page may ask for changes, by POST.
     """
 
-    def __init__(self, app: Any, token: str, hosts: Iterable[str]) -> None:
+    def __init__(self, app: Any, token: str, hosts: Iterable[str], *, control: bool = False) -> None:
         self._app, self._token, self._hosts = app, token.encode(), frozenset(hosts)
+        self._control = control
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers one request."""
@@ -127,11 +133,28 @@ class Guard:
         given, slash, _ = scope["path"].lstrip("/").partition("/")
         if not slash or not hmac.compare_digest(given.encode("utf-8", "replace"), self._token):
             return 403, "The address lacks the token; use the one that `backbeat watch` printed."
+        if scope["method"] == "POST" and self._control:
+            return _refused_wish(headers)
         if scope["method"] not in ("GET", "HEAD"):
             return 405, "This page is read-only."
         if headers.get("content-length", ["0"])[0] != "0" or "transfer-encoding" in headers:
             return 413, "A request here has no body."
         return None
+
+
+def _refused_wish(headers: dict[str, list[str]]) -> tuple[int, str] | None:
+    """Returns why a request that asks for a change is refused, of one with our token and Host; None for an answer."""
+    if len(headers.get("origin", [])) != 1:  # one that is there is ours
+        return 403, "Only the page itself may ask for a change."
+    kind = headers.get("content-type", [""])
+    if len(kind) != 1 or kind[0].partition(";")[0].strip().lower() != "application/json":
+        return 415, "What is asked must be JSON."
+    length = headers.get("content-length", [])
+    if len(length) != 1 or "transfer-encoding" in headers or not length[0].isdecimal():
+        return 411, "What is asked must say how long it is."
+    if int(length[0][:9]) > LONGEST_WISH:
+        return 413, f"What is asked may have {LONGEST_WISH:,} bytes."
+    return None
 
 
 async def _answer(send: Any, status: int, sentence: str) -> None:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..changes import GO_ON, PAUSE
 from ..clock import Clock, Duration, Durations
 from ..errors import BackbeatError, DataError
 from ..folder import plain
 from ..history import Account, replayed
-from ..recorded import MISTAKES, in_use, read_mistakes, read_record
+from ..recorded import ENDED_BY_HAND, MISTAKES, in_use, read_mistakes, read_record
 from ..report.page import rows_kept, thinned
 from .underway import record_so_far, time_given
 
@@ -60,6 +61,7 @@ class Followed:
         about: what its start says of it.
         last: its newest event.
         running: whether a process trains in it.
+        paused: whether that waits, because somebody wished it.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class Followed:
     about: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     running: bool = False
+    paused: bool = False
     _account: Account = field(default_factory=Account)
     _offset: int = 0
     _stamps: Any = None
@@ -105,7 +108,7 @@ class Followed:
 
     def _begin(self) -> None:
         self._account, self._offset, self.about, self.last = Account(), 0, {}, {}
-        self._left_out, self._since, self._found, self._at = 0, {}, [], {}
+        self._left_out, self._since, self._found, self._at, self.paused = 0, {}, [], {}, False
 
     def _read(self) -> None:
         with (self.folder / EVENTS).open("rb") as file:
@@ -130,9 +133,11 @@ class Followed:
             return []
         line.pop("repeats", None)  # of every batch; only the record sums them up
         if line["event"] in ("started", "resumed"):
-            self.about, self._since = {**self.about, **line}, self.last
+            self.about, self._since, self.paused = {**self.about, **line}, self.last, False
         else:
             self.last = line
+            if line["event"] == "changed" and line.get("what") in (PAUSE, GO_ON):
+                self.paused = line["what"] == PAUSE
             if line["event"] == "progress":
                 self._at = line
             elif self.kind != "run":
@@ -160,7 +165,7 @@ class Followed:
 
     @property
     def state(self) -> str:
-        """Running, finished, interrupted, terminated, diverged, cut off or damaged."""
+        """Running, finished, interrupted, terminated, stopped, diverged, cut off or damaged."""
         if self.running:
             return "running"
         if self._error is not None:
@@ -170,7 +175,7 @@ class Followed:
         done = self._record.get("finished") or {}
         if done.get("diverged"):
             return "diverged"
-        return done["reason"] if done.get("reason") in ("interrupted", "terminated") else "finished"
+        return done["reason"] if done.get("reason") in ENDED_BY_HAND else "finished"
 
     def row(self) -> dict[str, Any]:
         """Returns what the list shows of it."""
@@ -188,7 +193,7 @@ class Followed:
         row |= {"every": about.get("every"), "seed": about.get("seed"), "alike": self._alike()}
         row |= {name: done.get(name) for name in ("updates", "examples", "epochs")}
         row["wall_seconds"] = done.get("seconds") if record else done.get("wall_seconds")
-        row |= self._progress() if self.running else {}
+        row |= self._progress() | {"paused": self.paused} if self.running else {}
         return row | self._scores()
 
     def _progress(self) -> dict[str, Any]:
@@ -260,6 +265,7 @@ class Followed:
             "kind": "run", "name": self.folder.name, "state": self.state, "created": self.about.get("time", ""),
             "history": self._history(), "mistakes": read_mistakes(self.folder),
             "compile_seconds": account.compile_seconds, "set_aside": account.set_aside, "notes": account.notes,
+            "changes": account.changes, "paused": self.running and self.paused,
             **self._progress(),
             "finished": {
                 "reason": "", **{name: self.last.get(name) for name in ("updates", "examples", "epochs")},

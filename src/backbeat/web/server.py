@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..report.page import SCRIPTS, STYLES
+from .asked import wished
 from .guard import Guard, token_for
 from .live import DAMAGED, Watched
 
@@ -59,13 +60,14 @@ class News:
             self._looking -= 1
 
 
-def application(watched: Watched, token: str, hosts: list[str]) -> Any:
+def application(watched: Watched, token: str, hosts: list[str], *, control: bool = False) -> Any:
     """Returns the ASGI application of the page, guarded.
 
     Args:
         watched: the runs.
         token: what every path begins with.
         hosts: what Host may say.
+        control: whether the page may pause, stop and change runs.
     """
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -86,7 +88,7 @@ def application(watched: Watched, token: str, hosts: list[str]) -> Any:
     async def runs(request: Any) -> Any:
         await asyncio.to_thread(watched.refresh)
         rows = await asyncio.to_thread(watched.rows)
-        return JSONResponse({"version": watched.version, "one": watched.one, "runs": rows})
+        return JSONResponse({"version": watched.version, "one": watched.one, "control": control, "runs": rows})
 
     async def record(request: Any) -> Any:
         run = watched.followed.get(request.path_params["name"])
@@ -96,6 +98,14 @@ def application(watched: Watched, token: str, hosts: list[str]) -> Any:
             return JSONResponse(await asyncio.to_thread(run.record))
         except DAMAGED:
             return JSONResponse({"error": f"{run.folder.name} is damaged; it cannot be shown."}, 422)
+
+    async def changed(request: Any) -> Any:
+        body = await request.body()
+        await asyncio.to_thread(watched.refresh)
+        run = watched.followed.get(request.path_params["name"])
+        if run is None:
+            return JSONResponse({"error": "There is no such run."}, 404)
+        return JSONResponse(*await asyncio.to_thread(wished, run, body))
 
     async def curves(request: Any) -> Any:
         names = request.query_params.getlist("run") or list(watched.followed)
@@ -116,11 +126,15 @@ def application(watched: Watched, token: str, hosts: list[str]) -> Any:
         Route("/", page), Route("/static/{name:path}", static), Route("/api/runs", runs),
         Route("/api/runs/{name}", record), Route("/api/curves", curves), Route("/api/changes", stream),
     ]  # fmt: skip
-    return Guard(Starlette(routes=routes, lifespan=alive), token, hosts)
+    if control:
+        routes.append(Route("/api/runs/{name}/control", changed, methods=["POST"]))
+    return Guard(Starlette(routes=routes, lifespan=alive), token, hosts, control=control)
 
 
 def _files() -> list[tuple[str, str, str]]:
-    return page_files("live.html", (*SCRIPTS, "underway.js", "overview.js", "live.js"), (*STYLES, "live.css"))
+    return page_files(
+        "live.html", (*SCRIPTS, "underway.js", "overview.js", "control.js", "live.js"), (*STYLES, "live.css")
+    )
 
 
 def page_files(page: str, scripts: Sequence[str], styles: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -168,18 +182,19 @@ def listening(port: int | None) -> socket.socket:
     return listener
 
 
-def serve(folder: Path, port: int | None, tell: Callable[[str], None]) -> None:
+def serve(folder: Path, port: int | None, tell: Callable[[str], None], *, control: bool = False) -> None:
     """Serves the page of a folder until the process is interrupted.
 
     Args:
         folder: of runs, or of one.
         port: which; None for any that is free.
         tell: is given the address as soon as it can be opened.
+        control: whether the page may pause, stop and change runs.
 
     Raises:
         SettingsError: the port cannot be used.
     """
-    run_server(lambda token, hosts: application(Watched(folder), token, hosts), port, tell)
+    run_server(lambda token, hosts: application(Watched(folder), token, hosts, control=control), port, tell)
 
 
 def run_server(made: Callable[[str, list[str]], Any], port: int | None, tell: Callable[[str], None]) -> None:

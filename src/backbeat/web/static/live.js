@@ -16,6 +16,7 @@
   host.append(inside);
   const state = { overview: {}, runs: {} };
   let shown = null; // {name, update(), version}
+  let controlled = false; // whether runs may be changed from here
   let only = null; // the name of the run, where the page is of one run
   let versions = {};
   let first = null; // the answer that the page begins with
@@ -28,6 +29,15 @@
     const found = await answer.json();
     if (!answer.ok) throw new Error(found.error || `The server answered ${answer.status}.`);
     return found;
+  }
+  async function ask(name, wish) {
+    const headers = { accept: "application/json", "content-type": "application/json" };
+    const answer = await fetch(`api/runs/${encodeURIComponent(name)}/control`, {
+      method: "POST",
+      headers,
+      body: JSON.stringify(wish),
+    });
+    if (!answer.ok) throw new Error((await answer.json()).error || `The server answered ${answer.status}.`);
   }
   const api = {
     runs: () => get("api/runs"),
@@ -69,6 +79,7 @@
   async function asked() {
     const runs = await api.runs();
     if (runs.one && runs.runs.length) only = runs.runs[0].name;
+    controlled = Boolean(runs.control);
     return runs;
   }
 
@@ -86,9 +97,16 @@
     state.runs[name] ||= {};
     inside.replaceChildren(box);
     const view = backbeat.show(record, box, state.runs[name]);
-    box.querySelector("header.top").after(nav(name));
+    const control = controlled && record.kind === "run" ? backbeat.control(name, ask) : null;
+    box.querySelector("header.top").after(nav(name), ...(control ? [control.element] : []));
+    control?.update(record);
     document.title = `${name} · backbeat`;
-    shown = { name, version: versions[name], update: async () => view.update(await api.run(name)) };
+    const update = async () => {
+      const newest = await api.run(name);
+      control?.update(newest);
+      view.update(newest);
+    };
+    shown = { name, version: versions[name], update, glance: async () => control?.update(await api.run(name)) };
   }
 
   function nav(name) {
@@ -113,6 +131,7 @@
         if (!name) await shown.update();
       } else if (name === "" || shown.version !== versions[name]) {
         if (looking()) {
+          await shown.glance?.();
           say("waiting while you look", "held");
           again = true;
           return;

@@ -44,7 +44,7 @@
       box.checked = paint !== undefined;
       swatch.className = paint === undefined ? "swatch" : `swatch c${paint}`;
       state.className = `state ${row.state.replace(" ", "-")}`;
-      state.textContent = row.state;
+      state.textContent = row.paused ? "paused" : row.state;
       bar.hidden = !known(row.progress);
       bar.value = row.progress || 0;
       left.textContent = known(row.seconds_left) ? ` ${row.at_most ? "at most " : ""}${seconds(row.seconds_left)} left` : "";

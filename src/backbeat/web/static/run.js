@@ -53,7 +53,7 @@
       const when = measuredAt(record, name);
       return `held-out ${words.scoreName(short)} ${words.score(short)(last(record.history[name]))}${when && ` ${when}`}`;
     });
-    const reason = done.reason ? done.reason[0].toUpperCase() + done.reason.slice(1) : "The training is under way";
+    const reason = done.reason ? done.reason[0].toUpperCase() + done.reason.slice(1) : `The training is ${record.paused ? "paused" : "under way"}`;
     const box = make(
       "section",
       { id: "answer", "aria-label": "The outcome" },
@@ -74,6 +74,8 @@
         }),
       );
     for (const note of (record.data || {}).notes || []) box.append(make("p", { class: "note", text: note }));
+    const changed = (record.changes || []).map(({ sentence }) => sentence);
+    if (changed.length) box.append(make("p", { class: "note", text: `Changed on its way: ${changed.join("; ")}.` }));
     if (record.thinned) {
       box.append(
         make("p", {
