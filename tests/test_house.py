@@ -51,6 +51,7 @@ LAYERS = (
         "record",
         "snapshot",
         "checkpoint",
+        "logs",
         "report",
         "notebook",
     ),  # the outside; a report draws records and knows no more

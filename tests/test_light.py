@@ -8,7 +8,7 @@ import pytest
 # not pandas, which scikit-learn imports by itself where it is installed
 HEAVY = (
     "polars", "PIL", "torch", "torchax", "flax", "equinox", "keras", "datasets", "skops", "onnx", "jax2onnx",
-    "onnxruntime", "matplotlib",
+    "onnxruntime", "matplotlib", "tensorboardX", "mlflow",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ preparation.zip      what makes inputs of new data, where the data was prepared
 mistakes.json        what it was last seen to get wrong, see `mistakes`
 model.safetensors    the final parameters, named dense_0/weight, dense_0/bias, ...
 checkpoints/         where the run stood on its way, see `checkpoint`
+logs.json            under what the logs have it to which it was logged, see `logs`
 control/             what is wished of it while it goes on, see `wishes`
 """
 

@@ -12,10 +12,10 @@ from .errors import DataError
 
 FORMAT = 1
 PARAMETERS, PREPARATION, CHECKPOINTS, LOCK = "model.safetensors", "preparation.zip", "checkpoints", ".lock"
-MISTAKES, CONTROL = "mistakes.json", "control"
+MISTAKES, CONTROL, LOGS = "mistakes.json", "control", "logs.json"
 OWN_FILES = (
     "settings.toml", "environment.json", "events.jsonl", "record.json", MISTAKES, PARAMETERS, PREPARATION, CHECKPOINTS,
-    CONTROL,
+    CONTROL, LOGS,
 )  # fmt: skip
 ENDED_BY_HAND = ("interrupted", "terminated", STOPPED)  # reasons of runs that can go on
 _NEEDED = {

@@ -13,6 +13,7 @@ from .done import Run
 from .errors import DivergedError, SettingsError, Terminated
 from .events import Diverged, Event, Finished, StretchDone
 from .history import Account, event_line, replayed
+from .logs import RunLog
 from .mesh import leads
 from .mistakes import Mistakes
 from .notebook import RunShown, in_place
@@ -66,6 +67,7 @@ def fit(
     keep: int = KEEP,
     resume: str | Path | None = None,
     anyway: bool = False,
+    log: Any = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Run:
     """Trains a model, with the weights updated after every `every` examples, and returns the run.
@@ -136,6 +138,8 @@ def fit(
         resume: the folder of a run that was cut off: it goes on to the bits that it would have come to. Model, data and
             settings must be those it was trained with.
         anyway: resume although they are not.
+        log: "tensorboard:DIR" or "mlflow:URI" (for example mlflow:sqlite:///mlflow.db), or a list of these: where to
+            log the run as well; None for nowhere. One that is resumed goes on where it was logged.
         on_event: a function that is given every event; None to show in a notebook how far the run is, and nothing
             elsewhere.
 
@@ -157,11 +161,12 @@ def fit(
         consumers = [RunShown(job.stopping.durations, show)]
     if resume is None:
         folder = None if run is None else Path(run)
-        result = carry_out(job, folder, consumers, checkpoint=checkpoint, keep=keep)
+        result = carry_out(job, folder, consumers, checkpoint=checkpoint, keep=keep, log=log)
     elif run is not None and Path(run) != Path(resume):
         raise SettingsError(f"run={str(run)!r} and resume={str(resume)!r}: a run goes on in its own folder; give one.")
     else:
-        result = go_on(job, found_folder(Path(resume)), consumers, checkpoint=checkpoint, keep=keep, anyway=anyway)
+        found = found_folder(Path(resume))
+        result = go_on(job, found, consumers, checkpoint=checkpoint, keep=keep, anyway=anyway, log=log)
     if result.diverged:
         raise DivergedError(f"{result.reason}; {result.remedy}. The last finite state is kept.", result)
     if result.reason in (INTERRUPTED, TERMINATED):
@@ -171,7 +176,7 @@ def fit(
 
 def carry_out(
     job: Job, folder: Path | None, consumers: Iterable[Callable[[Event], None]], *, checkpoint: Any = "auto",
-    keep: int = KEEP,
+    keep: int = KEEP, log: Any = None,
 ) -> Run:  # fmt: skip
     """Returns the run of a job, recorded in a folder if one is given; one that diverged or was interrupted as well.
 
@@ -181,20 +186,22 @@ def carry_out(
         consumers: are given every event.
         checkpoint: see `fit`.
         keep: see there.
+        log: see there.
     """
     interval, keep = interval_of(job.team.agree(checkpoint)), checked_keep(keep)
-    job = with_rate(job)
-    if folder is None:
-        return gather(job, events_of(job), consumers)
-    if not leads():  # of several processes one writes
-        return gather(job, events_of(job, pauses=interval, wishes=Wishes(None)), consumers)
-    with Recorder.create(folder, job) as recorder:
-        return _recorded(job, recorder, consumers, interval, keep)
+    if folder is not None and not leads():  # of several processes one writes
+        return gather(with_rate(job), events_of(job, pauses=interval, wishes=Wishes(None)), consumers)
+    with RunLog(log if leads() else None, folder) as logs:
+        job = with_rate(job)
+        if folder is None:
+            return _with_notes(gather(job, events_of(job), [logs, *consumers]), logs)
+        with Recorder.create(folder, job) as recorder:
+            return _recorded(job, recorder, consumers, interval, keep, logs)
 
 
 def go_on(
     job: Job, folder: Path, consumers: Iterable[Callable[[Event], None]], *, checkpoint: Any = "auto",
-    keep: int = KEEP, anyway: bool = False,
+    keep: int = KEEP, anyway: bool = False, log: Any = None,
 ) -> Run:  # fmt: skip
     """Returns the run of a job that was cut off, from its newest whole checkpoint on; see `carry_out` and `fit`."""
     interval, keep = interval_of(job.team.agree(checkpoint)), checked_keep(keep)
@@ -203,16 +210,16 @@ def go_on(
     if not leads():
         found = continued(job, folder, anyway=anyway)
         return gather(job, events_of(job, pauses=interval, resumed=found.resumed, wishes=Wishes(None)), consumers)
-    with Recorder(folder, job) as recorder:
+    with Recorder(folder, job) as recorder, RunLog(log, folder, resumed=True) as logs:
         found = continued(job, folder, anyway=anyway)
         recorder.keep_changes(job.settings.changes)
         recorder.cut(found.offset)
-        return _recorded(job, recorder, consumers, interval, keep, found)
+        return _recorded(job, recorder, consumers, interval, keep, logs, found)
 
 
 def _recorded(
     job: Job, recorder: Recorder, consumers: Iterable[Callable[[Event], None]], interval: Duration | None, keep: int,
-    found: Continued | None = None,
+    logs: RunLog, found: Continued | None = None,
 ) -> Run:  # fmt: skip
     folder, resumed = recorder.folder, found.resumed if found else None
     account = Account()
@@ -222,12 +229,19 @@ def _recorded(
     saver = Checkpoints(folder, about_of(job), interval, keep, lambda: recorder.offset, best)
     try:
         events = events_of(job, pauses=interval, resumed=resumed, wishes=recorder.wishes)
-        result = gather(job, events, [recorder, saver, Mistakes(folder, job), *consumers], account)
+        result = gather(job, events, [recorder, saver, logs, Mistakes(folder, job), *consumers], account)
     finally:
         saver.close()
     result.folder = folder
-    finish_run(result)
+    finish_run(_with_notes(result, logs))
     return result
+
+
+def _with_notes(run: Run, logs: RunLog) -> Run:
+    """Returns a run with what has to be said of its logs, which are closed."""
+    logs.close()
+    run.said += tuple(logs.notes)
+    return run
 
 
 def gather(

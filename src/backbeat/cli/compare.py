@@ -15,6 +15,7 @@ from .options import (
     HeldOut,
     Inputs,
     Label,
+    Log,
     LossName,
     Memory,
     Missing,
@@ -85,6 +86,7 @@ def compare(
     on: On = None,
     run: RunName = None,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
+    log: Log = None,
     watch: Watch = False,
     port: Port = None,
     open_page: Open = True,
@@ -116,7 +118,7 @@ def compare(
                 every = "" if at.stage == "timing" or not at.every else f"every {at.every}"
                 progress.show(at.stage, at.overall, every)
 
-            found = compare_cadences(model, data, **given, run=folder, on_progress=show_progress)
+            found = compare_cadences(model, data, **given, run=folder, log=log, on_progress=show_progress)
         assert found.folder is not None
         write_page(found.record, found.folder / "report.html")
         for name in ("comparison.png", "comparison.svg"):

@@ -93,6 +93,14 @@ SettingsFile = Annotated[
 RunName = Annotated[
     str | None, Parameter(name="--run", help="Name under runs/, or folder, to record in. Default: runs/<time>-<words>.")
 ]
+Log = Annotated[
+    list[str] | None,
+    Parameter(
+        negative="",
+        help="Also log to tensorboard:DIR, or to mlflow:URI such as mlflow:sqlite:///mlflow.db or "
+        "mlflow:http://localhost:5000; may be given more than once.",
+    ),
+]
 Checkpoint = Annotated[
     str,
     Parameter(

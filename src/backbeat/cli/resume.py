@@ -12,6 +12,7 @@ from .options import (
     Coordinator,
     Devices,
     Keep,
+    Log,
     OwnModel,
     ProcessCount,
     Processes,
@@ -37,6 +38,7 @@ def resume(
     process_index: ProcessIndex = None,
     checkpoint: Checkpoint = "auto",
     keep: Keep = 3,
+    log: Log = None,
     watch: Watch = False,
     port: Port = None,
     open_page: Open = True,
@@ -61,5 +63,5 @@ def resume(
         job = recorded_job(folder, model, data, devices)
         with bar(quiet or json) as progress:
             consumers = [watcher(job, progress.show)]
-            done = go_on(job, folder, consumers, checkpoint=checkpoint, keep=keep, anyway=anyway)
+            done = go_on(job, folder, consumers, checkpoint=checkpoint, keep=keep, anyway=anyway, log=log)
         return stay(finished(done, json=json))

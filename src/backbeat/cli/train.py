@@ -23,6 +23,7 @@ from .options import (
     Inputs,
     Keep,
     Label,
+    Log,
     LossName,
     Memory,
     Missing,
@@ -136,6 +137,7 @@ def train(
     checkpoint: Checkpoint = "auto",
     keep: Keep = 3,
     settings: SettingsFile = None,  # read before the call: options.fill_from_settings
+    log: Log = None,
     watch: Watch = False,
     port: Port = None,
     open_page: Open = True,
@@ -173,7 +175,7 @@ def train(
             )
             job = with_rate(job, progress=lambda share: progress.show("finding the learning rate", share))
             consumers = [watcher(job, progress.show)]
-            done = carry_out(job, folder, consumers, checkpoint=checkpoint, keep=keep)
+            done = carry_out(job, folder, consumers, checkpoint=checkpoint, keep=keep, log=log)
         return stay(finished(done, json=json))
 
 

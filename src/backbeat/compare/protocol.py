@@ -15,6 +15,7 @@ from ..clock import parse_seconds
 from ..config import Job, Settings, checked_seed
 from ..data import Reading, load, reading_errors
 from ..folder import environment, plain, write_json
+from ..logs import flat
 from ..losses import loss_for
 from ..measure import Timing, time_updates
 from ..models import n_parameters
@@ -24,6 +25,7 @@ from .answer import answer
 from .asked import DEFAULT_CADENCES, cadences_of, check_seeds, left_out, plainly, rates_of, target_of, target_text
 from .critical import CriticalFit, fit_critical
 from .journal import Note, Progress, Stages, journal
+from .logged import ComparisonLog
 from .measuring import measured, score_column
 from .result import CadenceResult, Comparison, MeasuredRun, at_equal, timing_record, tuning_record
 from .spread import Workers, check_place
@@ -80,6 +82,7 @@ def compare(
     params: Any = None,
     on: Any = None,
     run: str | Path | None = None,
+    log: Any = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Comparison:
     """Measures what several cadences need to reach a target, on three clocks: on one model, data set and machine.
@@ -121,6 +124,7 @@ def compare(
             a Ray of this machine's own, "ray:auto" or "ray://host:port" for a cluster that runs. Seconds are measured
             in this process in any case, while nothing else computes.
         run: a folder to record the comparison in; None for none.
+        log: as in `backbeat.fit`: each measured run lies below the comparison, by cadence and seed.
         on_progress: is told how far it is; None to show it in a notebook, and nothing elsewhere.
 
     Raises:
@@ -172,21 +176,22 @@ def compare(
     with (
         journal(run, first, {**kept, **asked}) as (folder, note),
         reading_errors(),
+        ComparisonLog(log, run) as logs,
         Workers(place, trainings, notes.append) as workers,
     ):
         stages.note = note
+        logs.begin({**flat(recorded_columns(first)), **asked})
         note("target", target=target_text(first), score=tuning_score(first))
-        work = _Work(cadences, seeds, workers, began, seconds, stages, note)
+        work = _Work(cadences, seeds, workers, began, seconds, stages, note, logs)
         timings = work.time()
         tunings = work.tune(timings, rates, widen)
         results = work.measure(timings, tunings)
         comparison = _comparison(results, first, seeds, seconds, time.perf_counter() - began)
         if too_large:
-            batches = ", ".join(map(str, too_large))
-            notes.append(
-                f"Left out of the default cadences: {batches}, no less than the {first.n_train} training examples."
-            )
-        comparison.record["notes"] += [*workers.notes, *notes]
+            notes.append(_left_out_note(too_large, first.n_train))
+        logs.finished(comparison.answer)
+        logs.close()
+        comparison.record["notes"] += [*workers.notes, *notes, *(f"{sentence}." for sentence in logs.notes)]
         note("finished", took_seconds=comparison.record["took_seconds"], answer=comparison.answer)
         if folder is not None:
             write_json(folder / "record.json", comparison.record)
@@ -206,6 +211,7 @@ class _Work:
     seconds: float
     stages: Stages
     note: Note
+    logs: ComparisonLog
 
     def told(self, stage: str) -> Callable[[str, float], None]:
         """Returns a function that passes on how far a stage is."""
@@ -272,7 +278,9 @@ class _Work:
             return CadenceResult(str(cadence), size, job.n_train, *of, tuple(runs), score_column(job))
 
         def note(number: int, runs: Sequence[MeasuredRun]) -> None:
-            self.note("measured", **result(number, runs).record())
+            found = result(number, runs)
+            self.note("measured", **found.record())
+            self.logs.measured(found)
 
         found = self.workers.each(units, self.share(*_MEASURING), self.told("measuring"), note)
         return [result(number, runs) for number, runs in enumerate(found)]
@@ -319,6 +327,11 @@ def _comparison(results: Sequence[CadenceResult], job: Job, seeds: int, budget: 
         "fit": fit.as_dict() if fit else None, "environment": environment(),
     })  # fmt: skip
     return Comparison(record, tuple(results))
+
+
+def _left_out_note(cadences: Sequence[Cadence], n_train: int) -> str:
+    batches = ", ".join(map(str, cadences))
+    return f"Left out of the default cadences: {batches}, no less than the {n_train} training examples."
 
 
 def _notes(results: Sequence[CadenceResult], job: Job) -> list[str]:
