@@ -50,6 +50,16 @@ def test_values_that_are_missing_are_left_out():
     assert len(band({"runs": []}, "updates", "loss").x) == 0
 
 
+def test_a_target_that_was_met_before_the_first_update_is_drawn(fake_comparison):
+    record = fake_comparison(troubles=False)
+    for cadence in record["cadences"]:
+        for clock in ("updates", "examples", "seconds"):
+            cadence["to_target"][clock] |= {"low": 0, "median": 0}
+    figure = comparison_figure(record)
+    needs = [axes for axes in figure.axes if axes.get_ylabel() == "updates to the target"]
+    assert [axes.get_ylim()[0] for axes in needs] == [0]
+
+
 def test_the_comparison_shows_its_curves_and_the_fit(fake_comparison):
     record = fake_comparison()
     figure = comparison_figure(record)

@@ -257,7 +257,9 @@ def _draw_needs(axes: Axes, record: Record, clock: str) -> None:
     if record.get("fit") and clock != "seconds":
         drawn = _draw_fit(axes, record["fit"], sizes, times_size=clock == "examples")
     drawn += [need[side] for need in needs if need for side in ("low", "high")]
-    if drawn:
+    if drawn and min(drawn) <= 0:  # a run met the target before its first update
+        axes.set(yscale="linear", ylim=(0, 1.1 * max(drawn) or 1))
+    elif drawn:
         axes.set_ylim(min(drawn) / 1.7, max(drawn) * 1.6)
         tidy_log_axis(axes, "y", seconds=clock == "seconds")
     else:
