@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-COLOURS = ("#f08a00", "#dd5a3b", "#d84f98", "#a81f9c", "#574be6", "#3056c3", "#005672", "#0a2f3c")
+COLOURS = ("#d87400", "#dd5a3b", "#d84f98", "#a81f9c", "#574be6", "#3056c3", "#005672", "#0a2f3c")
 INK, MUTED, FAINT, PAPER = "#1b1f24", "#5b6470", "#d9dde3", "#ffffff"
 
 PICTURE: dict[Any, Any] = {  # matplotlib's settings while a picture is made
@@ -52,7 +52,7 @@ def colours(n: int) -> list[str]:
 
     Example:
         >>> colours(3)
-        ['#f08a00', '#574be6', '#0a2f3c']
+        ['#d87400', '#574be6', '#0a2f3c']
     """
     most = len(COLOURS)
     if n > most:
