@@ -242,7 +242,7 @@ def run_record(run: Any) -> dict[str, Any]:
         "kind": "run", "format": FORMAT, "backbeat": environment()["backbeat"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"), **recorded_columns(job),
         "n_parameters": n_parameters(run.params), "every": str(job.plan.cadence),
-        "learning_rate": job.learning_rate if job.optimizer.tunable else None,
+        "learning_rate": job.learning_rate if job.optimizer.tunable else None, "schedule": str(job.schedule),
         "seed": job.settings.seed, "settings": job.settings.as_text(), "saved": _as_saved(job),
         "finished": {
             "reason": run.reason, "diverged": run.diverged, "reached": run.reached, "updates": run.clock.updates,

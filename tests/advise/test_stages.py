@@ -285,8 +285,9 @@ def test_real_runs_decide_between_the_setting_and_its_neighbours(data):
     pooled = next(size for size in confirmation.sizes if size.batch_size == best)
     assert pooled.updates == (*search.sizes[best].updates, *one.updates)
     assert wishes["finish_first"].updates.value == np.median(pooled.seen)
-    seen = {m: found.median_seconds / found.median_updates for m, found in confirmation.confirmed.items()}
-    assert confirmation.seconds(best).value == pytest.approx(seen[best], rel=0.5), "seconds are those of the real runs"
+    of_runs = confirmation.seconds(best)
+    assert of_runs != seconds(best), "seconds are those of the real runs"
+    assert 0 < of_runs.low <= of_runs.value <= of_runs.high
     quickest = min(confirmation.confirmed, key=lambda m: confirmation.seconds(m).value * next(
         size.median for size in confirmation.sizes if size.batch_size == m))  # fmt: skip
     assert best == quickest

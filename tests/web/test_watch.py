@@ -266,7 +266,8 @@ def test_odd_names_are_text_and_lead_to_their_run(opened: Any, tmp_path: Path, n
 
 
 def test_what_it_gets_wrong_and_what_its_updates_were_made_with(opened: Any, tmp_path: Path):
-    bb.fit("mlp:8", "digits", duration="3 epochs", schedule="cosine", watch_gradient=True, run=tmp_path / "runs/digits")
+    given: Any = {"schedule": "cosine", "watch_gradient": True, "evaluate": "1 epoch"}
+    bb.fit("mlp:8", "digits", duration="3 epochs", run=tmp_path / "runs/digits", **given)
     found = json.loads((tmp_path / "runs/digits/mistakes.json").read_text())
     with opened(tmp_path / "runs" / "digits", width=360, theme="dark") as tab:
         tab.wait_for_selector("#mistakes")
@@ -288,6 +289,15 @@ def test_what_it_gets_wrong_and_what_its_updates_were_made_with(opened: Any, tmp
         assert "Norm of the gradient" in text
         assert tab.locator("[aria-label^='Chart: learning rate γ against updates']").count() == 1
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_one_point_of_a_schedule_is_not_called_constant(opened: Any, tmp_path: Path):
+    for name, schedule in (("cosine", "cosine"), ("constant", None)):
+        bb.fit("mlp:8", "digits", duration="30 updates", schedule=schedule, evaluate="never", run=tmp_path / name)
+        with opened(tmp_path / name) as tab:
+            tab.wait_for_selector("#along")
+            assert ("learning rate was 0.1" in tab.inner_text("#along")) is (name == "constant")
+            assert "ach batch had 32 examples" in tab.inner_text("#along")
 
 
 def test_a_server_started_anew_at_its_port_is_found_again(browser: Any, three: Path, tmp_path: Path):

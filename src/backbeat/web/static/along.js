@@ -71,7 +71,9 @@
     const history = record.history || {};
     const seen = (kind) => (history[kind.name] || []).filter(known);
     const recorded = KINDS.filter((kind) => seen(kind).length);
-    const same = recorded.filter((kind) => kind.constant && new Set(seen(kind)).size === 1);
+    // of a run with a schedule a single point tells only of its last update
+    const steady = (kind) => kind.name !== "learning_rate" || seen(kind).length > 1 || (record.schedule || "constant") === "constant";
+    const same = recorded.filter((kind) => kind.constant && new Set(seen(kind)).size === 1 && steady(kind));
     const drawn = recorded.filter((kind) => !same.includes(kind));
     if (!recorded.length) return null;
     const cards = drawn.map((kind) => charts.card(kind.title, kind.name === "batch_size" && record.followed ? record.followed : kind.text));
