@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ..errors import SettingsError, choose
@@ -34,14 +35,12 @@ class ConvolutionalNetwork:
         for layer, width in enumerate(self.channels):
             fan_in = self.kernel**2 * before
             weight = initial_weight(keys[layer], (self.kernel, self.kernel, before, width), fan_in, self.activation)
-            params[f"conv_{layer}"] = {"weight": weight, "bias": jnp.zeros(width)}
+            params[f"conv_{layer}"] = {"weight": weight, "bias": jnp.asarray(np.zeros(width, weight.dtype))}
             before = width
         height, width = (max(1, side // 2 ** len(self.channels)) for side in self.image[:2])
         flat = height * width * before
-        params["dense_0"] = {
-            "weight": initial_weight(keys[-1], (flat, self.n_outputs), flat, "identity"),
-            "bias": jnp.zeros(self.n_outputs),
-        }
+        weight = initial_weight(keys[-1], (flat, self.n_outputs), flat, "identity")
+        params["dense_0"] = {"weight": weight, "bias": jnp.asarray(np.zeros(self.n_outputs, weight.dtype))}
         return params
 
     def apply(self, params: dict[str, dict[str, Array]], x: Array) -> Array:
