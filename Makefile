@@ -22,6 +22,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BENCH_PYTHON := .venv-bench/bin/python
 BENCH_PIP := $(BENCH_PYTHON) -m pip --disable-pip-version-check --quiet
 QUICKLY := $(if $(filter yes,$(QUICK)),--quick)
+comma := ,
+A_LOOK := $(if $(filter yes,$(QUICK)),--networks 64-32-10 --rules sgd --batch 1$(comma)32$(comma)1024)
 LARGE_TORCH := $(if $(filter yes,$(LARGE)),--large)
 
 # On CI a test that lacks one of these fails instead of being skipped. The CPU build of PyTorch that fits a test
@@ -67,6 +69,7 @@ reliability: $(DEV) ## kill, damage and starve runs, and write what came of it i
 
 bench: $(BENCH) ## measure against named peers on this machine: hours, goes on where it was cut off (QUICK=yes: a look)
 	$(BENCH_PYTHON) bench/updates.py $(QUICKLY)
+	$(BENCH_PYTHON) bench/against.py --out bench/results/against.jsonl $(A_LOOK)
 ifneq ($(QUICK),yes)
 	$(BENCH_PYTHON) bench/sweep.py
 	$(BENCH_PYTHON) bench/memory.py
