@@ -241,6 +241,29 @@ def test_streams_that_were_closed_are_forgotten(page: Page, tmp_path: Path):
     assert news._looking == 0
 
 
+def test_what_a_request_saw_first_is_told_to_those_who_wait(tmp_path: Path):
+    write_events(tmp_path / "runs/one", event_lines(3))
+    watched = Watched(tmp_path / "runs")
+
+    async def told() -> list[str]:
+        news = News(watched)
+        looking, stream = asyncio.create_task(news.look()), news.stream()
+        first = await anext(stream)
+        await asyncio.sleep(1.0)  # it has looked, and seen nothing new
+        write_events(tmp_path / "runs/one", event_lines(5)[-2:], "a")
+        watched.refresh()  # as a request does
+        second = await asyncio.wait_for(anext(stream), 60)
+        while second == first:  # what was told before the change
+            second = await asyncio.wait_for(anext(stream), 60)
+        looking.cancel()
+        await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+        return [first, second]
+
+    first, second = asyncio.run(told())
+    assert first != second
+    assert f'"one": {watched.followed["one"].version}' in second
+
+
 @pytest.mark.parametrize(
     "name", ["<script>alert(1)<", 'it\'s "quoted"', "größe-模型-🎈", "..hidden", "a%2fb", "sp ace", "a#b?c&d=e", "-rf"]
 )

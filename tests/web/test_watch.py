@@ -291,6 +291,24 @@ def test_what_it_gets_wrong_and_what_its_updates_were_made_with(opened: Any, tmp
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_what_comes_while_an_answer_is_on_its_way_is_asked_for_again(opened: Any, tmp_path: Path):
+    folder, delayed = tmp_path / "one", []
+    write_events(folder, event_lines(20))
+
+    def late(route: Any) -> None:
+        answer = route.fetch()
+        if not delayed:  # the page hears of what comes next before this answer has come
+            delayed.append(write_events(folder, event_lines(22)[-2:], "a"))
+            time.sleep(2)
+        route.fulfill(response=answer)
+
+    with opened(folder) as tab:
+        until(tab, "document.querySelector('#answer')?.innerText.includes('200 updates')")
+        tab.route("**/api/runs/one", late)
+        write_events(folder, event_lines(21)[-2:], "a")
+        until(tab, "document.querySelector('#answer')?.innerText.includes('220 updates')")
+
+
 def test_one_point_of_a_schedule_is_not_called_constant(opened: Any, tmp_path: Path):
     for name, schedule in (("cosine", "cosine"), ("constant", None)):
         bb.fit("mlp:8", "digits", duration="30 updates", schedule=schedule, evaluate="never", run=tmp_path / name)

@@ -31,9 +31,13 @@ class News:
     async def look(self) -> None:
         """Looks for ever; at once, so that whoever comes first does not wait for all to be read."""
         await asyncio.to_thread(self.watched.refresh)
+        told = self.watched.version
         while True:
-            if self._looking and await asyncio.to_thread(self.watched.refresh):
-                self.wake()
+            if self._looking:
+                await asyncio.to_thread(self.watched.refresh)
+                if self.watched.version != told:  # whoever found it: a request looks as well
+                    told = self.watched.version
+                    self.wake()
             await asyncio.sleep(_LOOK_SECONDS)
 
     def wake(self) -> None:

@@ -92,6 +92,7 @@
 
   async function openRun(name) {
     if (!(await known()).runs.some((run) => run.name === name)) throw new Error(`There is no such run: ${name}.`);
+    const version = versions[name]; // before it is asked for: what comes meanwhile is asked for again
     const record = await api.run(name);
     const box = make("div", {});
     state.runs[name] ||= {};
@@ -106,7 +107,7 @@
       control?.update(newest);
       view.update(newest);
     };
-    shown = { name, version: versions[name], update, glance: async () => control?.update(await api.run(name)) };
+    shown = { name, version, update, glance: async () => control?.update(await api.run(name)) };
   }
 
   function nav(name) {
@@ -137,8 +138,9 @@
           return;
         }
         const view = shown;
+        const version = versions[name];
         await view.update();
-        view.version = versions[name];
+        view.version = version;
       }
       say("up to date");
     } catch (error) {
