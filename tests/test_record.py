@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from safetensors.numpy import load_file
 
 import backbeat as bb
@@ -18,6 +19,7 @@ from backbeat.done import Run
 from backbeat.errors import DataError, DivergedError, SettingsError
 from backbeat.folder import create_folder, named_folder, new_folder, read_settings, write_json, write_whole
 from backbeat.record import FORMAT, flat_params, list_runs, read_record
+from backbeat.recorded import in_use
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +246,15 @@ def test_event_lines_have_no_arrays_of_single_updates(recorded):
     lines = [module.event_line(e) for e in event]
     assert {line["event"] for line in lines} == {"started", "stretch", "finished"}
     assert not any(isinstance(value, (list, np.ndarray)) for line in lines[1:] for value in line.values())
+
+
+def test_asking_whether_a_folder_is_in_use_leaves_no_lock_behind(tmp_path, monkeypatch):
+    lock = tmp_path / ".lock"
+    with FileLock(lock):
+        assert in_use(tmp_path)
+        assert lock.exists()
+    lock.unlink(missing_ok=True)
+    monkeypatch.setattr(Path, "exists", lambda path: path == lock)  # was there a moment ago
+    assert not in_use(tmp_path)
+    monkeypatch.undo()
+    assert not lock.exists()

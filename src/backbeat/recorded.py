@@ -39,7 +39,8 @@ def in_use(folder: Path) -> bool:
         return False
     try:
         with FileLock(lock, timeout=0):
-            return False
+            lock.unlink(missing_ok=True)  # made here, if its owner took it away just now
+        return False
     except Timeout:
         return True
     except OSError:  # of somebody else, or read-only: nobody trains in what cannot be written

@@ -179,22 +179,39 @@ def test_a_reader_of_results_who_has_gone_is_no_exit_with_code_1(monkeypatch):
         results().print("a line")
 
 
-def test_an_interrupt_in_the_garbage_collector_is_not_lost():
-    """JAX has a hook in the garbage collector, and Python drops what is raised in one."""
-    code = """
+@pytest.mark.parametrize(
+    "swallowing",
+    [
+        "gc.callbacks.append(_xla_gc_callback)",  # JAX has a hook in the garbage collector
+        "Finalized()",
+    ],
+)
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupt_that_python_drops_is_not_lost(swallowing, number, code):
+    """Python drops what is raised in a hook of the garbage collector and where an object is finalized."""
+    program = f"""
 import gc, os, signal, time
 from backbeat import cli
+from backbeat.errors import Terminated
 
 done = []
 def _xla_gc_callback(phase, info):  # the name of JAX's own
     if not done:
-        done.append(os.kill(os.getpid(), signal.SIGINT))
+        done.append(os.kill(os.getpid(), signal.{number}))
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{number})
+        for _ in range(10):  # the signal is seen here, not after
+            pass
 
 def busy(arguments, keeps):
-    gc.callbacks.append(_xla_gc_callback)
     try:
+        {swallowing}
         gc.collect()
         time.sleep(300)
+    except Terminated:
+        return 143
     except KeyboardInterrupt:
         return 130
     return 0
@@ -202,5 +219,5 @@ def busy(arguments, keeps):
 cli.run = busy
 cli.main([])
 """
-    started = subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
-    assert started.returncode == 130
+    started = subprocess.run([sys.executable, "-c", program], check=False, timeout=120)
+    assert started.returncode == code

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -100,6 +101,26 @@ def test_each_step_goes_where_it_says(shown: Callable[..., Any], explaining: str
         assert tab.get_by_role("button", name="Example", exact=True).is_disabled()
         press(tab, "Start over")
         assert at(tab).startswith("Example 0 of 576")
+
+
+def test_stopping_stops_at_what_is_seen(shown: Callable[..., Any], explaining: str) -> None:
+    with shown(explaining) as tab:
+        until(tab, READY)
+        held: list[Any] = []
+        tab.route("**/api/frames?**", lambda route: held.append(route))  # an answer that takes long
+        tab.get_by_role("button", name="Run").click()
+        end = time.monotonic() + 60
+        while not held:
+            assert time.monotonic() < end
+            tab.wait_for_timeout(20)
+        tab.get_by_role("button", name="Stop").click()
+        held.pop().continue_()
+        tab.wait_for_timeout(700)
+        assert at(tab).startswith("Example 0 of 576")
+        assert not held
+        tab.unroute("**/api/frames?**")
+        press(tab, "Example")
+        assert at(tab).startswith("Example 1 of 576")
 
 
 def test_keys_and_running(shown: Callable[..., Any], explaining: str) -> None:

@@ -78,18 +78,26 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     """
     while frame is not None:  # the whole stack: a moment later the hook may be waiting in the line below
         if frame.f_code.co_name == "_xla_gc_callback":
-            threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
+            _again(number)
             return
         frame = frame.f_back
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
-def _unraisable(error: sys.UnraisableHookArgs) -> None:
-    """Shows what went wrong where nothing can catch it, but for what Orbax leaves of a write that failed.
+def _again(number: int) -> None:
+    threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
 
-    That write is told in a sentence; a dozen tracebacks of its threads, which come later, add nothing.
+
+def _unraisable(error: sys.UnraisableHookArgs) -> None:
+    """Shows what went wrong where nothing can catch it, but for two things.
+
+    An interrupt that came while an object was being finalized is sent again: Python drops it there. And what Orbax
+    leaves of a write that failed is not shown: that write is told in a sentence; a dozen tracebacks of its threads,
+    which come later, add nothing.
     """
-    if "Event loop is closed" not in str(error.exc_value):
+    if issubclass(error.exc_type, KeyboardInterrupt):
+        _again(signal.SIGTERM if issubclass(error.exc_type, Terminated) else signal.SIGINT)
+    elif "Event loop is closed" not in str(error.exc_value):
         sys.__unraisablehook__(error)
 
 

@@ -16,6 +16,7 @@
   let lesson = null;
   let choices = {};
   let position = { e: 0, phase: 3 };
+  let drawn = position; // behind it while frames are on their way
   let timer = null; // while it runs
   let newest = 0; // of the requests for frames: an older answer is not drawn
   let views = [];
@@ -85,18 +86,21 @@
   /* How many updates of a column have been applied. */
   const applied = (column, at) => at.k + (at.phase === 3 && at.j === column.sizes[at.k] ? 1 : 0);
 
+  /* What is on its way is not drawn any more: it stays where it is seen to be. */
   function halt() {
     clearTimeout(timer);
     timer = null;
+    newest += 1;
+    position = drawn;
     steps.run.textContent = "Run";
   }
   function run() {
     steps.run.textContent = "Stop";
     const beat = async () => {
       const began = performance.now();
-      await show(after[pace.value]());
+      if (!(await show(after[pace.value]()))) return;
       if (position.e >= last() && position.phase === 3) halt();
-      if (timer) timer = setTimeout(beat, Math.max(0, PACES[pace.value][1] - (performance.now() - began)));
+      else timer = setTimeout(beat, Math.max(0, PACES[pace.value][1] - (performance.now() - began)));
     };
     timer = setTimeout(beat, 0);
   }
@@ -105,8 +109,9 @@
     return show(next);
   }
 
+  /* Gives whether it was drawn: it is not once something else was asked for. */
   async function show(next) {
-    if (!lesson) return;
+    if (!lesson) return false;
     position = { e: Math.min(next.e, last()), phase: next.e > last() ? 3 : next.phase };
     const request = ++newest;
     const places = lesson.columns.map(placeIn);
@@ -114,14 +119,19 @@
     asked.set("k", places.map((at) => at.k).join(","));
     try {
       const frames = await get(`api/frames?${asked}`);
-      if (request !== newest) return;
+      if (request !== newest) return false;
       say("");
+      drawn = position;
       frames.forEach((frame, i) => views[i].show(frame, places[i]));
       drawClocks(places);
       tell();
+      return true;
     } catch (error) {
-      halt();
-      say(error.message);
+      if (request === newest) {
+        halt();
+        say(error.message);
+      }
+      return false;
     }
   }
 
