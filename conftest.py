@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from pathlib import Path
 from types import ModuleType
 
 import beartype
@@ -28,12 +29,19 @@ if "BACKBEAT_CACHE" not in os.environ:  # one for all tests and the processes th
 jax.config.update("jax_num_cpu_devices", 2)  # so that work over several devices is tested on any machine
 jax.config.update("jax_numpy_dtype_promotion", "strict")  # mixed dtypes are a mistake until someone says otherwise
 
-# Shapes and dtypes in annotations are checked at every call in tests, and only there.
+# Shapes and dtypes in annotations are checked at every call in tests, and only there: in the modules that name shapes,
+# because the checks of all others, whose types pyright looks at, would take a fifth of the time.
 # An int where a float is due is no mistake (PEP 484); the hook takes its checker by name, so it gets one.
 checker = ModuleType("backbeat_checker")
 checker.check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # pyright: ignore[reportAttributeAccessIssue]
 sys.modules[checker.__name__] = checker
-jaxtyping.install_import_hook("backbeat", "backbeat_checker.check")
+SOURCE = Path(__file__).parent / "src"
+SHAPED = [
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    for path in SOURCE.rglob("*.py")
+    if ".types import" in path.read_text(encoding="utf-8")
+]
+jaxtyping.install_import_hook(SHAPED, "backbeat_checker.check")
 
 # No deadline: the first example of a property compiles, the next ones do not.
 hypothesis.settings.register_profile("backbeat", deadline=None, derandomize="CI" in os.environ)
