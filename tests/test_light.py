@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,15 @@ def test_the_live_page_starts_without_jax():
     code = "import backbeat.cli.watch, backbeat.web.server, sys; print('jax' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True)
     assert found.stdout == "False\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["compare", "--help"]])
+def test_what_computes_nothing_starts_without_jax(arguments: list[str], tmp_path: Path):
+    code = (
+        f"import atexit, sys; atexit.register(lambda: print('loaded:', *{{'jax', 'numpy'}} & {{*sys.modules}}))\n"
+        f"from backbeat.cli import main; main({arguments})"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True, cwd=tmp_path
+    )
+    assert found.stdout.endswith("loaded:\n")

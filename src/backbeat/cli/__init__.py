@@ -23,7 +23,7 @@ from ..errors import ENDED, BackbeatError, Terminated, out_of_memory
 from .options import fill_from_settings
 from .processes import with_others
 
-_COMPUTES_NOTHING = ("report", "runs", "watch")  # which start faster without JAX
+_COMPUTES = ("compare", "advise", "verify", "train", "resume", "predict", "evaluate", "export", "explain")
 
 app = App(
     name="backbeat",
@@ -113,7 +113,7 @@ def run(arguments: Sequence[str], *, keeps: bool = False) -> int:
         if given.arguments.get("settings") is not None:
             fill_from_settings(given)
         call = partial(command, *given.args, **given.kwargs)
-        if keeps and command.__name__ not in _COMPUTES_NOTHING:
+        if keeps and command.__name__ in _COMPUTES:  # the others, and --help, start faster without JAX
             call = partial(_keeping, call)
         several = "processes" in given.signature.parameters
         code = with_others(call, given.arguments, arguments) if several else call()
