@@ -17,6 +17,7 @@ from backbeat.config import Settings, resolve
 from backbeat.done import Run
 from backbeat.errors import DivergedError, SettingsError, StorageError, Terminated
 from backbeat.events import Diverged, Noted, StretchDone
+from backbeat.history import Account
 from backbeat.record import Recorder, list_runs
 from backbeat.train import events_of
 
@@ -366,6 +367,26 @@ def test_an_interrupt_is_saved_and_gone_on_with(tmp_path: Path):
         assert list_runs(tmp_path)[0]["state"] in ("interrupted", "terminated")
         again = bb.fit("mlp:16", "digits", resume=folder, **(BASE | {"checkpoint": "10 updates"}))
         assert same_bits(whole, again)
+
+
+def test_an_interrupt_while_the_run_is_kept_account_of_is_saved_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    take = Account.take
+
+    def interrupted(account: Account, line: dict) -> None:
+        if line["event"] == "stretch" and not (tmp_path / "came").exists():
+            (tmp_path / "came").touch()
+            raise KeyboardInterrupt
+        take(account, line)
+
+    monkeypatch.setattr(Account, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bb.fit("mlp:16", "digits", run=tmp_path / "it", **BASE)
+    assert (tmp_path / "it/model.safetensors").is_file()
+    assert list_runs(tmp_path)[0]["state"] == "interrupted"
+    again = bb.fit("mlp:16", "digits", resume=tmp_path / "it", **BASE)
+    assert same_bits(bb.fit("mlp:16", "digits", **BASE), again)
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -257,12 +257,16 @@ def gather(
     """
     account = Account() if account is None else account
     end: Finished | Diverged | None = None
-    for event in _told(iter(events), list(consumers)):
+
+    def keep(event: Event) -> None:
+        nonlocal end
         account.take(event_line(event))
         if isinstance(event, StretchDone):
             account.noise = event.noise if account.noise is None else account.noise + event.noise
         elif isinstance(event, (Finished, Diverged)):
             end = event
+
+    _tell(iter(events), [*consumers, keep])
     assert end is not None, "a run ends with Finished or Diverged"
     diverged = isinstance(end, Diverged)
     return Run(
@@ -273,14 +277,13 @@ def gather(
     )  # fmt: skip
 
 
-def _told(events: Iterator[Event], consumers: list[Callable[[Event], None]]) -> Iterator[Event]:
-    """Returns the events, each given to the consumers first; an interrupt in one of them ends the run in order."""
+def _tell(events: Iterator[Event], consumers: list[Callable[[Event], None]]) -> None:
+    """Gives each event to the consumers; an interrupt in one of them ends the run in order."""
     event = next(events)
     while True:
         try:
             for consumer in consumers:
                 consumer(event)
-            yield event
             event = next(events)
         except StopIteration:
             return

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -71,21 +72,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+_again: set[int] = set()  # the signals that are being sent again
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt, or Terminated on SIGTERM.
 
-    A moment later where JAX's hook of the garbage collector would swallow it.
+    A moment later where it would be swallowed: in JAX's hook of the garbage collector, and where an interrupt that was
+    swallowed is being sent again.
     """
     while frame is not None:  # the whole stack: a moment later the hook may be waiting in the line below
-        if frame.f_code.co_name == "_xla_gc_callback":
-            _again(number)
+        if frame.f_code.co_name in ("_xla_gc_callback", "_unraisable"):
+            _send_again(number)
             return
         frame = frame.f_back
+    _again.discard(number)
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
-def _again(number: int) -> None:
-    threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
+def _send_again(number: int) -> None:
+    """Sends a signal until it is seen: one that comes just as the main thread falls asleep does not wake it."""
+
+    def send() -> None:
+        time.sleep(0.01)
+        while number in _again and signal.getsignal(number) is interrupt:
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+
+    if number not in _again:
+        _again.add(number)
+        threading.Thread(target=send, daemon=True).start()
 
 
 def _unraisable(error: sys.UnraisableHookArgs) -> None:
@@ -96,7 +112,7 @@ def _unraisable(error: sys.UnraisableHookArgs) -> None:
     which come later, add nothing.
     """
     if issubclass(error.exc_type, KeyboardInterrupt):
-        _again(signal.SIGTERM if issubclass(error.exc_type, Terminated) else signal.SIGINT)
+        _send_again(signal.SIGTERM if issubclass(error.exc_type, Terminated) else signal.SIGINT)
     elif "Event loop is closed" not in str(error.exc_value):
         sys.__unraisablehook__(error)
 
