@@ -53,8 +53,22 @@ def chromium_path() -> str:
     lacking("browser", "no Chromium was found: `make browser` installs it on Debian, CHROMIUM=path names one")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses among them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says in the results of a test which row of docs/reliability.md it counts for (scripts/reliability.py)."""
+    """Leaves cases beyond a test's sample to the slow suite, and says which row of docs/reliability.md a test is for.
+
+    Of a test with `@pytest.mark.sample(n)`, n cases, spread over all of them, are in the default run.
+    """
+    cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        for mark in item.iter_markers("reliability"):
+        for mark in item.iter_markers("reliability"):  # for scripts/reliability.py
             item.user_properties.append(("reliability", mark.kwargs["row"]))
+        if item.get_closest_marker("sample"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for group in cases.values():
+        mark = group[0].get_closest_marker("sample")
+        assert mark is not None
+        (n,) = mark.args
+        kept = {i * len(group) // n for i in range(n)}
+        for i in set(range(len(group))) - kept:
+            group[i].add_marker("slow")

@@ -78,6 +78,7 @@ def cut_off(folder: Path, after: int) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sample(2)
 def test_a_changed_run_is_repeated_and_resumed_to_the_same_bits(name: str, tmp_path: Path):
     settings, first = BASE | CASES[name], tmp_path / "first"
     asking = wishing(first, (100, SLOWER), (150, Wish("learning_rate", 0.05)))
@@ -248,6 +249,7 @@ def test_a_run_is_stopped_before_its_first_update(tmp_path: Path):
 KILLED = ["train", "digits", "--model", "mlp:16", "--for", "10 min", "--checkpoint", "1 h", "--quiet", "--run", "it"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_paused_goes_on_from_there(tmp_path: Path):
     process = subprocess.Popen([sys.executable, "-m", "backbeat", *KILLED], cwd=tmp_path, stderr=subprocess.PIPE)
     folder = tmp_path / "runs/it"
@@ -312,6 +314,7 @@ def test_sigterm_ends_a_run_that_is_paused(tmp_path: Path):
     assert json.loads((folder / "record.json").read_text())["finished"]["reason"] == "terminated"
 
 
+@pytest.mark.slow
 def test_processes_that_train_together_obey_together(tmp_path: Path):
     process = subprocess.Popen(
         [sys.executable, "-m", "backbeat", *KILLED, "--processes", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True

@@ -60,6 +60,7 @@ CLOSE: dict = {"rtol": 1e-5, "atol": 1e-6}
 
 
 @pytest.mark.parametrize("every", [1, 6, 23])
+@pytest.mark.sample(2)
 def test_training_is_that_of_keys_by_seed_update_and_example(every: int):
     plain = by_hand(every, 12, np.ones(23))
     np.testing.assert_allclose(trained(every=every, duration="12 updates"), plain, **CLOSE)
@@ -68,6 +69,7 @@ def test_training_is_that_of_keys_by_seed_update_and_example(every: int):
 
 
 @pytest.mark.parametrize("block", [1, 2, 4, 5])
+@pytest.mark.sample(2)
 def test_the_split_of_a_batch_does_not_change_what_is_dropped(block: int):
     np.testing.assert_allclose(trained(block=block), trained(), **CLOSE)
     np.testing.assert_allclose(trained(every="dataset", block=block), trained(every="dataset"), **CLOSE)

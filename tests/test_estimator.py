@@ -39,6 +39,7 @@ OTHER_BATCHES = dict.fromkeys(
 @parametrize_with_checks(
     [BackbeatClassifier(hidden=(16,)), BackbeatRegressor(hidden=(16,))], expected_failed_checks=lambda _: OTHER_BATCHES
 )
+@pytest.mark.sample(30)
 def test_scikit_learns_checks(estimator: Any, check: Any):
     check(estimator)
 
@@ -83,6 +84,7 @@ def test_every_is_32_or_all_where_there_are_fewer():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("cuts", [[200], [1, 2, 50, 150, 200], list(range(1, 41))])
+@pytest.mark.sample(3)
 def test_online_learning_does_not_depend_on_how_the_stream_is_cut(optimizer: str, cuts: list[int]):
     n = cuts[-1]
     given = {"hidden": (4,), "optimizer": optimizer, "random_state": 0}
@@ -95,6 +97,7 @@ def test_online_learning_does_not_depend_on_how_the_stream_is_cut(optimizer: str
     assert online.n_iter_ == len(cuts) == len(online.loss_curve_)
 
 
+@pytest.mark.slow
 def test_online_regression_and_what_it_refuses():
     online = BackbeatRegressor(hidden=(), optimizer="sgd", learning_rate=0.01, random_state=0)
     for x, y in zip(INPUTS, VALUES, strict=True):

@@ -278,6 +278,7 @@ def test_the_run_s_own_weights_are_never_replaced(runs):
         export(load_run(folder), "safetensors", folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_beside_the_answer(runs):
     """jax2onnx logs tracebacks about libraries that it could use."""
     command = [sys.executable, "-m", "backbeat", "export", str(runs["cnn:4,8"].folder), "--to", "onnx"]

@@ -223,6 +223,7 @@ def test_a_log_that_is_gone_when_the_run_is_resumed_is_said(tmp_path: Path):
     assert any(note.startswith(f"the run is no longer logged to tensorboard:{tmp_path}/tb: ") for note in run.notes)
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_comparison_are_read_back(base: Path, tmp_path: Path):
     given = [f"tensorboard:{tmp_path / 'tb'}", f"mlflow:sqlite:///{base}"]
     found = bb.compare(

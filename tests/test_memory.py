@@ -39,6 +39,7 @@ def test_so_it_does_however_it_is_split_and_evaluated(memory: ModuleType, held_o
     assert memory.above_the_array(memory.EXAMPLES, held_out, evaluate, 0) <= bound(memory)
 
 
+@pytest.mark.slow
 def test_an_array_of_another_alignment_is_not_copied(memory: ModuleType):
     """JAX would copy what does not begin at a multiple of 64 bytes, as NumPy's own large arrays do not."""
     assert memory.above_the_array(memory.EXAMPLES, 0.2, "1 epoch", 16) <= bound(memory)

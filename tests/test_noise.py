@@ -192,6 +192,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sample(5)
 def test_a_run_measures_each_of_its_updates(name: str, weighted: bool):
     case, weight = CASES[name], WEIGHT if weighted else None
     model = mlp((4,), "tanh")
@@ -212,6 +213,7 @@ def test_a_run_measures_each_of_its_updates(name: str, weighted: bool):
     np.testing.assert_allclose(run.theta, fit(model, data, **{**RUN, **case}).theta, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_models_without_a_short_form_and_any_optimizer():
     x = RNG.normal(size=(60, 6, 6)).astype(np.float32)
     for optimizer in ("momentum", "adam", optax.sgd(0.1)):

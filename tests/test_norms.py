@@ -38,6 +38,7 @@ def built(name: str) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("block", [None, 1, 4, 13])
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.sample(8)
 def test_norms_are_those_of_the_rows(name: str, block: int | None):
     model, params = built(name)
     for weight in (None, WEIGHT):
@@ -86,6 +87,7 @@ def test_dropout_draws_what_the_update_draws():
 
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.sample(4)
 def test_the_sums_are_those_that_are_not_watched(name: str, mean: bool):
     model, params = built(name)
     loss, weight = loss_for("cross_entropy"), None if mean else jnp.asarray(WEIGHT)
@@ -101,6 +103,7 @@ def test_the_sums_are_those_that_are_not_watched(name: str, mean: bool):
     np.testing.assert_allclose([squares.examples, squares.weights], [expected, (omega**2).sum()], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_blocks_add_up_and_lengths_are_divided_once():
     model, params = built("dense")
     loss, weight = loss_for("cross_entropy"), jnp.asarray(WEIGHT)

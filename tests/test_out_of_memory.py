@@ -60,6 +60,7 @@ def trained(limit: int, settings: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.reliability(row="memory")
 @pytest.mark.parametrize("name", JOBS)
+@pytest.mark.sample(2)
 def test_a_batch_that_does_not_fit_is_computed_in_smaller_blocks(name: str):
     enough, short = trained(0, JOBS[name]), trained(350, JOBS[name])
     assert not any("memory" in note for note in enough["notes"])
@@ -86,6 +87,7 @@ def test_other_errors_are_passed_on():
         smaller_block(ZeroDivisionError("by zero"), 64, Team())
 
 
+@pytest.mark.slow
 def test_the_blocks_of_repeated_batches_change_no_update():
     rng = np.random.default_rng(1)
     data = rng.normal(size=(70, 5)).astype(np.float32), rng.integers(0, 3, 70)

@@ -97,6 +97,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", RUNS)
+@pytest.mark.sample(4)
 def test_the_run_is_that_of_the_same_rate_given_bit_for_bit(name: str):
     given = {"model": "mlp:4", "data": (X, Y), "held_out": 0.1, "duration": "6 epochs", "seed": 3, **RUNS[name]}
     model, data, params = given.pop("model"), given.pop("data"), given.pop("params", None)
@@ -169,6 +170,7 @@ def test_the_curve_is_that_of_a_training_written_out(every: int, n_each: int):
 
 
 @pytest.mark.parametrize("power", [-12, 10])
+@pytest.mark.sample(1)
 def test_a_steeper_loss_gives_a_rate_as_much_lower(power: int):
     """The rates of the first look are a factor 4 apart, so that a loss 4^k times as steep gives the same curve."""
     plain, steep = found(every=16, data=(X, RNG_VALUES)), found(

@@ -75,6 +75,7 @@ CASES: Any = {
 
 @pytest.mark.reliability(row="resumed")
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sample(5)
 def test_a_run_that_is_gone_on_with_has_the_same_bits(name: str, tmp_path: Path, record_property: Any):
     record_property("tried", 3)
     settings = BASE | CASES[name]
@@ -96,6 +97,7 @@ def test_a_run_that_is_gone_on_with_has_the_same_bits(name: str, tmp_path: Path,
             assert again.noise.n_updates == whole.noise.n_updates
 
 
+@pytest.mark.slow
 def test_dropout_draws_what_it_would_have_drawn(tmp_path: Path):
     nnx = pytest.importorskip("flax.nnx")
 

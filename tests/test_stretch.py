@@ -102,6 +102,7 @@ FORMS = [
 
 @pytest.mark.parametrize(("m", "short", "chunk"), FORMS)
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.sample(6)
 def test_a_stretch_equals_a_plain_loop_in_numpy(m: int, short: str, chunk: int, weighted: bool):
     """Several epochs; a short last batch is divided by its own weight; segments end at chunks and at short batches."""
     plan = Plan(Order("reshuffled", 1, N), every(m), short)
@@ -114,6 +115,7 @@ def test_a_stretch_equals_a_plain_loop_in_numpy(m: int, short: str, chunk: int, 
 
 @pytest.mark.parametrize(("m", "block"), [(3, 1), (3, 2), (10, 4), (10, 9)])
 @pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.sample(4)
 def test_blocks_give_the_same(m: int, block: int, weighted: bool):
     plan = Plan(Order("reshuffled", 1, N), every(m))
     form = Form(m, 32, 4, block, plain=not weighted, short=plan.has_short_batches(m), whole=m == N)

@@ -161,6 +161,7 @@ def test_sizes_go_from_one_to_all():
     assert first_sizes(100) == [1, 4, 16, 100]
 
 
+@pytest.mark.slow
 def test_a_search_finds_for_each_size_what_runs_of_fit_take(data):
     jobs = jobs_for(data)
     search = Search(jobs, jobs[0].device_data(), lambda m: 1e-5 + 1e-6 * m, lambda *a, **k: None, lambda *a: None)
@@ -293,6 +294,7 @@ def test_real_runs_decide_between_the_setting_and_its_neighbours(data):
     assert best == quickest
 
 
+@pytest.mark.slow
 def test_real_runs_on_two_processes_take_the_same_updates(data):
     search, seen = searched(data), []
     for place in (None, Where(processes=2)):

@@ -136,6 +136,7 @@ def test_an_option_beside_settings_counts_instead(capsys):
     assert one == two
 
 
+@pytest.mark.slow
 def test_settings_find_their_data_from_anywhere(tmp_path, monkeypatch, capsys):
     (tmp_path / "deep").mkdir()
     rng = np.random.default_rng(0)

@@ -115,6 +115,7 @@ def test_a_mistake_is_one_sentence(capsys, arguments: list[str], said: str):
 
 
 @pytest.mark.parametrize(("step", "code", "cause"), [("step", 0, None), ("kept", 1, "forgotten zero_grad")])
+@pytest.mark.sample(1)
 def test_a_step_of_pytorch_is_verified_too(capsys, step: str, code: int, cause: str | None):
     pytest.importorskip("torchax", reason="PyTorch and torchax are not installed")
     Path("steps.py").write_text(STEPS)

@@ -26,6 +26,7 @@ def replayed(digits, found: Comparison, number: int, run, **options) -> Run:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_seeds_that_measure_are_not_those_that_tuned(comparison):
     assert comparison.record["tuning_seeds"] == [3, 4, 5]
     assert comparison.record["seeds"] == [6, 7, 8]
@@ -150,6 +151,7 @@ def compared(data, model=None, **given) -> Comparison:
     return bb.compare(bb.linear() if model is None else model, tuple(data), **given)
 
 
+@pytest.mark.slow
 def test_values_have_no_target_unless_one_is_given(diabetes):
     found = compared(diabetes)
     assert found.record["target"] is None
@@ -167,6 +169,7 @@ def test_values_have_no_target_unless_one_is_given(diabetes):
         pytest.param("mse<=0.7", {"held_out": 0, "short_batch": "carry"}, id="mse, nothing held out, batches carried"),
     ],
 )
+@pytest.mark.sample(1)
 def test_targets_rules_and_splits_of_every_kind(diabetes, target, options):
     found = compared(diabetes, target=target, **options)
     assert found.reached, found.answer
@@ -181,6 +184,7 @@ def test_a_fixed_optax_rule_is_not_tuned_and_that_is_said(diabetes):
     assert any("holds its own learning rate" in note for note in found.record["notes"])
 
 
+@pytest.mark.slow
 def test_repeats_and_changing_batch_sizes_are_compared_too(digits):
     every = ["1 repeat until correct at most 3", "32 then 44 after 2 epochs"]
     found = compared(digits, every=every, target="accuracy>=0.5", learning_rates=[0.2])
@@ -193,6 +197,7 @@ def test_repeats_and_changing_batch_sizes_are_compared_too(digits):
 
 
 @pytest.mark.parametrize("kind", ["binary", "names"])
+@pytest.mark.sample(1)
 def test_labels_of_every_kind(digits, kind):
     if kind == "binary":
         found = compared((digits.x, digits.y % 2), every=[32], loss="binary_cross_entropy", target="accuracy>=0.6")

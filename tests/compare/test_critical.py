@@ -146,6 +146,7 @@ def coverage(n, *, sizes=SIZES, seeds, between, off):
         (1, 0.1, 0.05, 0.75),
     ],
 )
+@pytest.mark.sample(1)
 def test_intervals_hold_the_truth_about_as_often_as_they_say(seeds, between, off, least):
     # 95 % of 60: fewer than 90 %, 54, has a chance of 3 %; the seeds are fixed, so it either holds or does not
     held = coverage(60, seeds=seeds, between=between, off=off)

@@ -31,6 +31,7 @@ def titled(pid):
 
 
 @pytest.mark.reliability(row="workers")
+@pytest.mark.slow
 def test_the_table_is_that_of_one_process_though_a_worker_is_killed(
     ray, compared_on, on_one, table_of, processes_of, gone
 ):

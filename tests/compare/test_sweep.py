@@ -39,6 +39,7 @@ def leaves_of(runs: Together | Apart, seed: int, rate: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("every", [1, 32, "dataset"])
+@pytest.mark.sample(2)
 def test_a_sweep_equals_single_runs(digits, every):
     jobs = jobs_for(digits, every)
     data = jobs[0].device_data()

@@ -235,6 +235,7 @@ def ended(pid):
 
 
 @pytest.mark.parametrize("end", ["Ctrl-C", "kill"])
+@pytest.mark.sample(1)
 def test_no_worker_outlives_the_command(tmp_path, processes_of, gone, end):
     process = started(
         tmp_path, "compare", "--budget", "300 s", "--on", "2", "--run", "spread", "--target", "accuracy>=1"

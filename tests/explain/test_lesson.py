@@ -44,6 +44,7 @@ def labels(lesson: Lesson) -> np.ndarray:
     return lesson.y
 
 
+@pytest.mark.sample(2)
 def test_the_weights_are_those_of_fit(lesson: Lesson) -> None:
     """To the bit: a run is the same wherever it is stopped."""
     given = lesson.choices
@@ -57,6 +58,7 @@ def test_the_weights_are_those_of_fit(lesson: Lesson) -> None:
         np.testing.assert_array_equal(run.theta, column.thetas[-1])
 
 
+@pytest.mark.sample(2)
 def test_an_update_is_the_mean_of_its_examples_gradients(lesson: Lesson) -> None:
     given, (x, y) = lesson.choices, (lesson.x, labels(lesson))
     for number, column in enumerate(lesson.columns):
@@ -147,6 +149,7 @@ def test_the_plane_holds_what_principal_components_hold() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sample(2)
 def test_numbers_in_sentences_are_the_librarys(name: str) -> None:
     lesson = Lesson(CASES[name])
     for column in range(len(lesson.columns)):
@@ -186,6 +189,7 @@ def test_a_rate_that_is_too_large_ends_the_column_and_is_said() -> None:
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.sample(2)
 def test_every_problem_is_learned_by_small_batches(name: str) -> None:
     lesson = Lesson(Choices(name))
     first = lesson.columns[0]

@@ -89,6 +89,7 @@ def by_name(module: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(2)
 def test_loss_and_gradient_are_those_of_equinox(kind: str, data: Any, agrees: Any):
     module = KINDS[kind](jax.random.key(0))
     x, y = of(kind, data)
@@ -101,6 +102,7 @@ def test_loss_and_gradient_are_those_of_equinox(kind: str, data: Any, agrees: An
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(2)
 def test_training_is_that_of_equinox(kind: str, data: Any, trains: Any):
     module = theirs = KINDS[kind](jax.random.key(0))
     x, y = of(kind, data)

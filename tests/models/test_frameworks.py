@@ -115,6 +115,7 @@ def same(found: Weights, expected: Weights) -> None:
 
 
 @pytest.mark.parametrize("of_framework", [from_nnx, from_equinox, from_keras, from_functions])
+@pytest.mark.sample(2)
 def test_a_framework_gives_the_weights_of_the_built_in(of_framework: Callable, of_built_in: Weights):
     same(of_framework(weights()), of_built_in)
 

@@ -60,6 +60,7 @@ def _as_keras_promotes():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(2)
 def test_loss_and_gradient_are_those_of_keras(kind: str, data: Any, agrees: Any):
     model = seeded(KINDS[kind])
     x, y = of(kind, data)
@@ -80,6 +81,7 @@ def test_loss_and_gradient_are_those_of_keras(kind: str, data: Any, agrees: Any)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(2)
 def test_training_is_that_of_keras(kind: str, data: Any, trains: Any):
     model, theirs = seeded(KINDS[kind]), seeded(KINDS[kind])
     x, y = of(kind, data)

@@ -66,6 +66,7 @@ def by_name(state: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(2)
 def test_loss_and_gradient_are_those_of_nnx(kind: str, data: Any, agrees: Any):
     module = KINDS[kind](nnx.Rngs(0))
     x, y = of(kind, data)
@@ -78,6 +79,7 @@ def test_loss_and_gradient_are_those_of_nnx(kind: str, data: Any, agrees: Any):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(2)
 def test_training_is_that_of_nnx(kind: str, data: Any, trains: Any):
     module, theirs = KINDS[kind](nnx.Rngs(0)), KINDS[kind](nnx.Rngs(0))
     x, y = of(kind, data)

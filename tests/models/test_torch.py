@@ -78,6 +78,7 @@ def own_loss(torch: Any, module: Any, x: np.ndarray, y: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(2)
 def test_loss_and_gradient_are_those_of_autograd(torch: Any, kind: str, data: Any, agrees: Any):
     module = seeded(torch, KINDS[kind])
     x, y = of(kind, data)
@@ -92,6 +93,7 @@ def test_loss_and_gradient_are_those_of_autograd(torch: Any, kind: str, data: An
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sample(2)
 def test_training_is_that_of_torch_optim(torch: Any, kind: str, data: Any, trains: Any):
     module, theirs = seeded(torch, KINDS[kind]), seeded(torch, KINDS[kind])
     x, y = of(kind, data)

@@ -88,6 +88,7 @@ def ticks(tab: Any, chart: int = 0) -> list[float]:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.sample(2)
 def test_every_page_fits_and_draws(
     shown, fake_comparison, fake_run, fake_noisy_run, fake_advice, width: int, theme: str
 ):

@@ -96,6 +96,7 @@ def test_two_processes_stopped_are_one_and_one_is_two(whole: tuple[Path, list[st
 
 
 @pytest.mark.reliability(row="processes")
+@pytest.mark.slow
 def test_a_killed_process_costs_nothing_but_time(whole: tuple[Path, list[str], bytes]):
     folder, settings, wanted = whole
     assert gone_on(stopped(folder, "killed", 2, settings, signal.SIGKILL), 2)[0] == wanted

@@ -89,6 +89,7 @@ def test_a_process_that_is_killed_ends_the_run_with_one_sentence(tmp_path: Path,
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.reliability(row="processes")
+@pytest.mark.sample(1)
 def test_a_signal_ends_all_processes_at_one_update(tmp_path: Path, number: int, code: int):
     started = training(tmp_path)
     started.send_signal(number)
@@ -120,6 +121,7 @@ def test_a_second_signal_ends_them_at_once_and_an_echo_of_the_first_does_not(tmp
 
 
 @pytest.mark.reliability(row="processes")
+@pytest.mark.slow
 def test_a_launcher_that_is_killed_leaves_no_process(tmp_path: Path):
     started = training(tmp_path)
     others = children(started)

@@ -52,6 +52,7 @@ def test_processes_change_no_bit_and_read_their_share_of_the_files(work: Any, al
     assert max(alone["noise"]["sizes"][1:]) > 4, "the batch never followed the noise"
 
 
+@pytest.mark.slow
 def test_three_processes_agree_on_what_clocks_and_signals_decide(work: Any, alone: dict):
     """A signal that one of them gets ends the run of all, and not the next one."""
     jobs = [

@@ -47,6 +47,7 @@ def address() -> str:
     "indices",
     [["1"], pytest.param(["0"], marks=pytest.mark.slow), pytest.param(["0", "1", "1"], marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_processes_that_do_not_find_each_other_say_so_after_a_while(tmp_path: Path, address: str, indices: list[str]):
     place = ["--coordinator", address, "--process-count", "4", "--process-index"]
     for process in [started(tmp_path, *place, index, code=SHORT) for index in indices]:

@@ -246,6 +246,7 @@ def one_of_each_cause() -> list[Any]:
 
 
 @pytest.mark.parametrize("name", one_of_each_cause())
+@pytest.mark.sample(4)
 def test_a_planted_fault_is_found_and_named(name: str):
     fault = FAULTS[name]
     found = looked_at(fault.model, fault.loss)
@@ -259,6 +260,7 @@ def test_a_planted_fault_is_found_and_named(name: str):
 
 
 @pytest.mark.parametrize("name", one_of_each_cause())
+@pytest.mark.sample(3)
 def test_the_same_without_the_fault_passes(name: str):
     fault = FAULTS[name]
     found = looked_at(fault.clean_model, fault.clean_loss)

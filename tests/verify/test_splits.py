@@ -38,6 +38,7 @@ Y = RNG.integers(0, 3, 40).astype(np.int32)
         pytest.param("cnn:3", (RNG.normal(size=(30, 8, 8)).astype(np.float32), Y[:30]), {}, id="images"),
     ],
 )
+@pytest.mark.sample(1)
 def test_built_in_models_pass_every_split(model: str, data: tuple, settings: dict[str, Any]):
     found = verify(model, data, examples=11, held_out=0.0, **settings)
     assert found.passed

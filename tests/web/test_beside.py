@@ -92,6 +92,7 @@ def test_a_training_is_watched_to_its_end_and_after_it(shown: Callable[..., Any]
     ids=["compare", "advise"],
 )
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (360, "dark")])
+@pytest.mark.sample(2)
 def test_what_is_measured_is_seen_as_soon_as_it_is_known(
     shown: Callable[..., Any], tmp_path: Path, command: list[str], stages: tuple[str, ...], table: str, answer: str,
     width: int, theme: str,

@@ -130,6 +130,7 @@ TOLD = "document.querySelector('#control .told').innerText"
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (360, "dark")])
+@pytest.mark.sample(1)
 def test_a_run_is_paused_changed_and_stopped_from_its_page(shown: Any, tmp_path: Path, width: int, theme: str):
     arguments = ["--for", "10 min", "--run", "it", "--watch", "--control", "--no-open"]
     with subprocess.Popen(

@@ -146,6 +146,7 @@ def test_keys_and_running(shown: Callable[..., Any], explaining: str) -> None:
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (360, "dark")])
 @pytest.mark.parametrize("problem", ["wave", "two digits"])
+@pytest.mark.sample(2)
 def test_every_kind_of_problem_is_drawn(
     shown: Callable[..., Any], explaining: str, problem: str, width: int, theme: str
 ) -> None:

@@ -42,6 +42,7 @@ def three(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (360, "dark")])
+@pytest.mark.sample(1)
 def test_a_training_is_seen_from_start_to_end(opened: Any, tmp_path: Path, width: int, theme: str):
     (tmp_path / "runs").mkdir()
     with opened(tmp_path / "runs", width, theme) as tab:

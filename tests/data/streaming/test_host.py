@@ -91,6 +91,7 @@ def test_arrays_of_one_shape_share_a_program_and_are_not_kept():
     ],
     ids=str,
 )
+@pytest.mark.sample(3)
 def test_the_bits_are_those_of_a_run_on_the_device(settings: dict, nothing_is_copied: None):
     given = {"duration": "4 epochs", "evaluate": "1 epoch", **settings}
     here, there = (bb.fit(bb.mlp((4,)), (beginning_at(offset), LABELS), **given) for offset in (0, 16))

@@ -95,6 +95,7 @@ CADENCES = [
 
 @pytest.mark.parametrize("weight", [False, True])
 @pytest.mark.parametrize("settings", CADENCES, ids=str)
+@pytest.mark.sample(5)
 def test_the_bits_are_those_of_a_run_in_memory(settings: dict, weight: bool, tmp_path: Path):
     """Bit for bit: the same numbers come into the same program; only how they come there differs."""
     pair = in_files(tmp_path, weight=weight)
@@ -143,6 +144,7 @@ def test_each_example_comes_exactly_once_an_epoch_in_an_order_over_all(
 
 
 @pytest.mark.parametrize("settings", [one for one in CADENCES if "repeat" not in str(one)], ids=str)
+@pytest.mark.sample(3)
 def test_what_is_foreseen_is_what_is_fetched(
     settings: dict, pair: tuple[Dataset, Dataset], log: list[np.ndarray], missed: list[np.ndarray]
 ):
@@ -167,6 +169,7 @@ def test_a_whole_run_fetches_what_was_foreseen(pair: tuple[Dataset, Dataset], mi
     assert missed == []
 
 
+@pytest.mark.slow
 def test_a_sweep_in_two_threads_gives_the_same_bits(pair: tuple[Dataset, Dataset], missed: list[np.ndarray]):
     found = []
     for data in pair:
@@ -180,6 +183,7 @@ def test_a_sweep_in_two_threads_gives_the_same_bits(pair: tuple[Dataset, Dataset
     assert missed == []
 
 
+@pytest.mark.slow
 def test_a_comparison_runs_from_files(pair: tuple[Dataset, Dataset]):
     result = bb.compare(bb.mlp((4,)), pair[1], every=[8, "dataset"], target="accuracy>=0.2", budget="120 s", seeds=3)
     assert len(result.cadences) == 2
