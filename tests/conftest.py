@@ -57,7 +57,7 @@ def chromium_path() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leaves cases beyond a test's sample to the slow suite, and says which row of docs/reliability.md a test is for.
 
-    Of a test with `@pytest.mark.sample(n)`, n cases, spread over all of them, are in the default run.
+    Of a test with `@pytest.mark.sample(n)`, n cases, from the first to the last, are in the default run.
     """
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
@@ -69,6 +69,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = group[0].get_closest_marker("sample")
         assert mark is not None
         (n,) = mark.args
-        kept = {i * len(group) // n for i in range(n)}
+        kept = {i * (len(group) - 1) // max(1, n - 1) for i in range(n)}
         for i in set(range(len(group))) - kept:
             group[i].add_marker("slow")

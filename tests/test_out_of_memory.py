@@ -60,7 +60,7 @@ def trained(limit: int, settings: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.reliability(row="memory")
 @pytest.mark.parametrize("name", JOBS)
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_a_batch_that_does_not_fit_is_computed_in_smaller_blocks(name: str):
     enough, short = trained(0, JOBS[name]), trained(350, JOBS[name])
     assert not any("memory" in note for note in enough["notes"])

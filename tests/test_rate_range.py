@@ -227,7 +227,12 @@ def test_what_has_no_rate_to_find_is_refused(settings: dict[str, Any], says: str
     ("loss", "says"),
     [
         pytest.param(lambda p, y: 1 + 0 * (p - y), "fell with no rate", id="flat"),
-        pytest.param(lambda p, y: jnp.where(p == 0, 1.0, jnp.inf * (p - y) ** 2), "fell with no rate", id="a cliff"),
+        pytest.param(
+            lambda p, y: jnp.where(p == 0, 1.0, jnp.inf * (p - y) ** 2),
+            "fell with no rate",
+            id="a cliff",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(lambda p, y: jnp.log(p), "before the first update", id="infinite"),
     ],
 )

@@ -129,6 +129,7 @@ def test_the_history_goes_on_where_it_was(tmp_path: Path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_pause_inside_a_repeated_batch_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = BASE | {
         "every": bb.every(2).repeat(until="loss<0.001", at_most=500), "duration": "3000 updates", "checkpoint": "1 s",

@@ -31,7 +31,7 @@ def theta(**settings: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("every", [1, 2, 5, 8, "dataset"])
 @pytest.mark.parametrize("data", [pytest.param((X, Y, WEIGHT), id="weighted"), pytest.param((X, Y), id="plain")])
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 def test_two_devices_make_the_updates_of_one(every: Any, data: tuple):
     one = theta(every=every, data=data)
     for more in ({}, {"block": 2}, {"deterministic": True}):

@@ -106,6 +106,7 @@ def job():
     return resolve(bb.mlp((8,)), data, Settings.given({"every": 8, "held_out": 0, "block": 64}))
 
 
+@pytest.mark.slow
 def test_measured_sizes_have_every_round_and_more_can_be_added(job):
     shares: list[float] = []
     data = job.device_data()

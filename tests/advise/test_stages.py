@@ -268,6 +268,7 @@ def searched(data, **settings):
     return search
 
 
+@pytest.mark.slow
 def test_real_runs_decide_between_the_setting_and_its_neighbours(data):
     search = searched(data)
     predicted = search.quickest

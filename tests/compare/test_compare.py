@@ -197,7 +197,7 @@ def test_repeats_and_changing_batch_sizes_are_compared_too(digits):
 
 
 @pytest.mark.parametrize("kind", ["binary", "names"])
-@pytest.mark.sample(1)
+@pytest.mark.slow
 def test_labels_of_every_kind(digits, kind):
     if kind == "binary":
         found = compared((digits.x, digits.y % 2), every=[32], loss="binary_cross_entropy", target="accuracy>=0.6")

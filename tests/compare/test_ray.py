@@ -102,6 +102,7 @@ def test_a_cluster_that_is_not_there_is_said_in_a_sentence(trainings, errands, m
         each(trainings, [errands.seen])
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_nothing_running(tmp_path, processes_of, gone):
     process = subprocess.Popen(
         [sys.executable, "-m", "backbeat", "compare", "--budget", "300 s", "--on", "ray", "--run", "half", "--target",

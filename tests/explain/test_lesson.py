@@ -44,7 +44,7 @@ def labels(lesson: Lesson) -> np.ndarray:
     return lesson.y
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_the_weights_are_those_of_fit(lesson: Lesson) -> None:
     """To the bit: a run is the same wherever it is stopped."""
     given = lesson.choices

@@ -55,6 +55,7 @@ def test_an_example_without_weight_counts_in_neither():
     assert verify("linear", (X, Y, weight), held_out=0.0).passed
 
 
+@pytest.mark.slow
 def test_few_examples_are_enough():
     assert verify("linear", (X[:3], Y[:3]), held_out=0.0, loss="cross_entropy").n_examples == 3
     assert verify("linear", (X[:2], np.array([0, 1], np.int32)), held_out=0.0).passed
@@ -108,6 +109,7 @@ def test_numbers_are_moved_by_one_rounding():
     assert nudged(np.arange(3), np.random.default_rng(0)).tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_pair_of_functions_is_named_in_the_answer():
     model = Functions(lambda key: {"w": jnp.ones((4, 3))}, lambda params, x: x @ params["w"])
     found = verify(model, (X, Y), held_out=0.0, loss=cross_entropy(), examples=9)

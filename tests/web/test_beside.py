@@ -177,6 +177,7 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_trained(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_every_beginning_of_a_journal_can_be_shown(tmp_path: Path):
     """Whatever is known when somebody looks: each line that has come, and a damaged one among them."""
     from backbeat import advise, compare, linear

@@ -32,15 +32,23 @@ def trained(folder: Path, **about: Any) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    write_events(tmp_path / "runs/over", event_lines(30))
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("changes") / "runs"
+    write_events(folder / "over", event_lines(30))
     with (
-        trained(tmp_path / "runs/live"),
-        trained(tmp_path / "runs/fixed", rate_fixed="The optimizer holds its own."),
-        serving() as start,
+        trained(folder / "live"),
+        trained(folder / "asked"),
+        trained(folder / "fixed", rate_fixed="The optimizer holds its own."),
     ):
-        yield Page(start("watch", str(tmp_path / "runs"), "--control"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def page(runs: Path) -> Iterator[Page]:
+    """Returns the page of one server, which goes on to answer whatever it was asked before."""
+    with serving() as start:
+        yield Page(start("watch", str(runs), "--control"))
 
 
 def post(page: Page, text: str | bytes, run: str = "live", **headers: str) -> tuple[int, Any]:
@@ -52,11 +60,11 @@ def post(page: Page, text: str | bytes, run: str = "live", **headers: str) -> tu
     return status, json.loads(answer)
 
 
-def test_what_the_page_asks_lies_where_the_run_looks(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    wishes = Wishes(tmp_path / "runs/live")
+def test_what_the_page_asks_lies_where_the_run_looks(page: Page, runs: Path):
+    wishes = Wishes(runs / "asked")
     assert json.loads(page.get("api/runs")[1])["control"] is True
     for text in ('{"what": "pause"}', '{"what": "learning_rate", "value": 0.05}', '{"what": "go_on", "value": null}'):
-        assert post(page, text)[0] == 202
+        assert post(page, text, "asked")[0] == 202
     assert wishes.look() == ([Wish("pause"), Wish("learning_rate", 0.05), Wish("go_on")], [])
 
 
@@ -87,16 +95,16 @@ def test_what_the_page_asks_lies_where_the_run_looks(page: Page, tmp_path: Path,
         (b"\xff\xfe", {}, 400, "no JSON"),
     ],
 )
-def test_what_may_not_be_asked_is_refused(page: Page, tmp_path: Path, text: Any, how: Any, status: int, said: str):
+def test_what_may_not_be_asked_is_refused(page: Page, runs: Path, text: Any, how: Any, status: int, said: str):
     got, answer = post(page, text, **how)
     assert (got, said in answer["error"]) == (status, True), answer
-    assert not (tmp_path / "runs/live/control").exists()
+    assert not (runs / "live/control").exists()
     assert page.get("api/runs")[0] == 200
 
 
-def test_a_wish_needs_the_token_and_says_how_long_it_is(page: Page, tmp_path: Path):
+def test_a_wish_needs_the_token_and_says_how_long_it_is(page: Page, runs: Path, monkeypatch: pytest.MonkeyPatch):
     path = page.path
-    page.path = "/wrong/"
+    monkeypatch.setattr(page, "path", "/wrong/")
     assert post(page, '{"what": "stop"}')[0] == 403
     head = (
         f"POST {path}api/runs/live/control HTTP/1.1\r\nHost: {page.host}:{page.port}\r\n"
@@ -106,7 +114,7 @@ def test_a_wish_needs_the_token_and_says_how_long_it_is(page: Page, tmp_path: Pa
     assert b" 411 " in page.raw(chunked.encode()).split(b"\r\n")[0]
     longer = f'{head}Content-Length: 999999999999\r\n\r\n{{"what": "stop"}}'
     assert b" 413 " in page.raw(longer.encode()).split(b"\r\n")[0]
-    assert not (tmp_path / "runs/live/control").exists()
+    assert not (runs / "live/control").exists()
 
 
 def test_without_control_the_page_is_read_only(watching: Callable[[Path], str], tmp_path: Path, shown: Any):

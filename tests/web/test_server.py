@@ -5,7 +5,7 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -18,7 +18,7 @@ from backbeat.web.guard import token_for
 from backbeat.web.live import Watched
 from backbeat.web.server import News, listening
 
-from .conftest import event_lines, write_events
+from .conftest import event_lines, serving, write_events
 
 
 class Page:
@@ -56,11 +56,24 @@ class Page:
             return got
 
 
+def runs_in(folder: Path) -> Path:
+    """Writes a run into a folder's runs and a secret beside them."""
+    write_events(folder / "runs/one", event_lines(30))
+    (folder / "secret.txt").write_text("nobody may read this")
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """Returns the page of one server, which goes on to answer whatever it was asked before."""
+    with serving() as start:
+        yield Page(start("watch", str(runs_in(tmp_path_factory.mktemp("page")))))
+
+
 @pytest.fixture
-def page(watching: Callable[[Path], str], tmp_path: Path) -> Page:
-    write_events(tmp_path / "runs/one", event_lines(30))
-    (tmp_path / "secret.txt").write_text("nobody may read this")
-    return Page(watching(tmp_path / "runs"))
+def own_page(watching: Callable[[Path], str], tmp_path: Path) -> Page:
+    """Returns the page of a test's own folder."""
+    return Page(watching(runs_in(tmp_path)))
 
 
 def test_the_page_its_files_and_its_records_are_there(page: Page):
@@ -146,10 +159,10 @@ def test_two_hundred_idle_streams_are_survived(page: Page):
     assert page.get("api/runs")[0] == 200
 
 
-def test_a_stream_says_what_changed(page: Page, tmp_path: Path):
-    request = f"GET {page.path}api/changes HTTP/1.1\r\nHost: {page.host}:{page.port}\r\n\r\n".encode()
-    page.get("api/runs")
-    with socket.create_connection((page.host, page.port), 20) as stream:
+def test_a_stream_says_what_changed(own_page: Page, tmp_path: Path):
+    request = f"GET {own_page.path}api/changes HTTP/1.1\r\nHost: {own_page.host}:{own_page.port}\r\n\r\n".encode()
+    own_page.get("api/runs")
+    with socket.create_connection((own_page.host, own_page.port), 20) as stream:
         stream.sendall(request)
         text = b""
         while b"event: changed" not in text:
@@ -225,8 +238,8 @@ def test_who_sends_half_a_request_keeps_nobody_waiting(page: Page):
     assert page.get("api/runs")[0] == 200
 
 
-def test_streams_that_were_closed_are_forgotten(page: Page, tmp_path: Path):
-    watched = Watched(tmp_path / "runs")
+def test_streams_that_were_closed_are_forgotten(tmp_path: Path):
+    watched = Watched(runs_in(tmp_path))
     news = News(watched)
 
     async def open_and_close() -> None:
@@ -267,16 +280,16 @@ def test_what_a_request_saw_first_is_told_to_those_who_wait(tmp_path: Path):
 @pytest.mark.parametrize(
     "name", ["<script>alert(1)<", 'it\'s "quoted"', "größe-模型-🎈", "..hidden", "a%2fb", "sp ace", "a#b?c&d=e", "-rf"]
 )
-def test_runs_may_have_any_name(page: Page, tmp_path: Path, name: str):
+def test_runs_may_have_any_name(own_page: Page, tmp_path: Path, name: str):
     write_events(tmp_path / "runs" / name, event_lines(3))
-    assert name in {row["name"] for row in json.loads(page.get("api/runs")[1])["runs"]}
+    assert name in {row["name"] for row in json.loads(own_page.get("api/runs")[1])["runs"]}
     if "%2f" not in name:
-        assert json.loads(page.get(f"api/runs/{quote(name, safe='')}")[1])["name"] == name
-    curves = json.loads(page.get(f"api/curves?run={quote(name, safe='')}")[1])
+        assert json.loads(own_page.get(f"api/runs/{quote(name, safe='')}")[1])["name"] == name
+    curves = json.loads(own_page.get(f"api/curves?run={quote(name, safe='')}")[1])
     assert [curve["name"] for curve in curves] == [name]
 
 
-def test_damaged_folders_are_shown_as_what_they_are(page: Page, tmp_path: Path):
+def test_damaged_folders_are_shown_as_what_they_are(own_page: Page, tmp_path: Path):
     runs = tmp_path / "runs"
     (runs / "empty").mkdir()
     (runs / "file").write_text("no folder")
@@ -303,7 +316,7 @@ def test_damaged_folders_are_shown_as_what_they_are(page: Page, tmp_path: Path):
     write_events(runs / "nonsense", [])
     (runs / "nonsense/events.jsonl").write_bytes(b"\xff\xfe\x00 no text\n" * 100)
     (runs / "gone").symlink_to(tmp_path / "nowhere")
-    states = {row["name"]: row["state"] for row in json.loads(page.get("api/runs")[1])["runs"]}
+    states = {row["name"]: row["state"] for row in json.loads(own_page.get("api/runs")[1])["runs"]}
     assert {name: states[name] for name in ("half", "other", "old")} == dict.fromkeys(
         ("half", "other", "old"), "damaged"
     )
@@ -311,8 +324,8 @@ def test_damaged_folders_are_shown_as_what_they_are(page: Page, tmp_path: Path):
     assert states["one"] == "cut off"
     assert states["strange"] == states["wrong"] == "damaged"
     for name in states:
-        assert page.get(f"api/runs/{name}")[0] == (422 if name in ("wrong", "strange") else 200), name
-        assert page.get(f"api/curves?run={name}")[0] == 200, name
+        assert own_page.get(f"api/runs/{name}")[0] == (422 if name in ("wrong", "strange") else 200), name
+        assert own_page.get(f"api/curves?run={name}")[0] == 200, name
 
 
 def test_a_port_that_was_asked_for_keeps_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
