@@ -7,7 +7,6 @@ inside it. The whole data set as one batch needs neither: many updates are one s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import optax
 
 from .jax_networks import host, mean_loss, outputs, rule
-from .task import Task, Weights
+from .task import Task, Weights, faster
 
 _MOST = 1 << 18  # a scan's indices; of a longer epoch no more are given at once
 
@@ -73,24 +72,6 @@ class Scan:
 
     def weights(self) -> Weights:
         return host(self.carry[0])
-
-
-def faster(makers: list[Callable[[], Any]], seconds: float = 0.1) -> Any:
-    """Returns the trainer, of several forms, that is the fastest here."""
-
-    def speed(trainer: Any) -> float:
-        n, took, made = 2, 0.0, 1
-        while took < seconds and n < 1 << 20:
-            n *= 1 if took == 0 else 2
-            trainer.train(n)
-            start = time.perf_counter()
-            made = trainer.train(n)
-            took = time.perf_counter() - start
-        return took / made
-
-    if len(makers) == 1:
-        return makers[0]()
-    return min(makers, key=lambda make: speed(make()))()
 
 
 def prepare(task: Task) -> Scan:

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from .bare_scan import faster
-from .task import Task, Weights
+from .task import Task, Weights, faster
 from .torch_networks import mean_loss, network, rule, tensors, weights
 
 
