@@ -9,9 +9,10 @@ import importlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -51,6 +52,19 @@ def chromium_path() -> str:
         if path := shutil.which(name):
             return path
     lacking("browser", "no Chromium was found: `make browser` installs it on Debian, CHROMIUM=path names one")
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_path: str) -> Iterator[Any]:
+    """Gives a browser, one for all tests of a process: Playwright cannot be started in it twice at a time."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+             "--disable-background-networking", "--disable-component-update"]  # fmt: skip
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium_path, args=flags)
+        yield opened
+        opened.close()
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses among them

@@ -49,19 +49,6 @@ def write_events(folder: Path, lines: Lines, mode: str = "w") -> None:
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
-
-@pytest.fixture(scope="session")
-def browser(chromium_path: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium_path, args=FLAGS)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def shown(browser: Any) -> Callable[..., Any]:
     """Opens an address; at the end nothing may have gone wrong, and nothing been asked for elsewhere."""
