@@ -54,9 +54,9 @@ def chromium_path() -> str:
     lacking("browser", "no Chromium was found: `make browser` installs it on Debian, CHROMIUM=path names one")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium_path: str) -> Iterator[Any]:
-    """Gives a browser, one for all tests of a process: Playwright cannot be started in it twice at a time."""
+    """Gives a browser, which is closed after each module: while Playwright is at work nothing else can use asyncio."""
     from playwright.sync_api import sync_playwright
 
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
