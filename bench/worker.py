@@ -22,13 +22,15 @@ from peers.task import CannotDo, Task, flat
 def calibrated(trainer: Any, seconds: float) -> int:
     """Returns how many updates take about so many seconds; by then everything is compiled and warm."""
     n = 1
-    trainer.train(n)
     while True:
+        trainer.train(n)  # what is compiled anew for so many updates is not timed
         start = time.perf_counter()
         made = trainer.train(n)
         took = time.perf_counter() - start
         if took >= seconds / 2:
-            return max(1, round(made * seconds / took))
+            n = max(1, round(made * seconds / took))
+            trainer.train(n)
+            return n
         n = max(made, n) * max(2, min(32, round(seconds / max(took, 1e-6))))
 
 
