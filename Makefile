@@ -24,6 +24,7 @@ BENCH_PIP := $(BENCH_PYTHON) -m pip --disable-pip-version-check --quiet
 QUICKLY := $(if $(filter yes,$(QUICK)),--quick)
 comma := ,
 A_LOOK := $(if $(filter yes,$(QUICK)),--networks 64-32-10 --rules sgd --batch 1$(comma)32$(comma)1024)
+A_FEW := $(if $(filter yes,$(QUICK)),--rounds 1 --peers torch$(comma)sklearn)
 LARGE_TORCH := $(if $(filter yes,$(LARGE)),--large)
 
 # On CI a test that lacks one of these fails instead of being skipped. The CPU build of PyTorch that fits a test
@@ -47,8 +48,9 @@ demo: $(BASE) ## compare cadences on the embedded handwritten digits
 test: $(DEV) ## run the tests
 	$(PYTEST)
 
-check: lint types browser torch ## all that CI runs: format, lint, types, tests
+check: lint types browser torch ## all that CI runs: format, lint, types, tests, no slower updates
 	BACKBEAT_REQUIRE="$(BACKBEAT_REQUIRE)" $(PYTEST)
+	$(BIN)/python bench/guard.py
 
 format: $(DEV) ## rewrite the files in the house format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
@@ -70,7 +72,11 @@ reliability: $(DEV) ## kill, damage and starve runs, and write what came of it i
 bench: $(BENCH) ## measure against named peers on this machine: hours, goes on where it was cut off (QUICK=yes: a look)
 	$(BENCH_PYTHON) bench/updates.py $(QUICKLY)
 	$(BENCH_PYTHON) bench/against.py --out bench/results/against.jsonl $(A_LOOK)
+	$(BENCH_PYTHON) bench/start.py $(A_FEW)
+	$(BENCH_PYTHON) bench/target.py $(A_FEW) $(if $(A_FEW),--data digits)
 ifneq ($(QUICK),yes)
+	$(BENCH_PYTHON) bench/search.py
+	$(BENCH_PYTHON) bench/growth.py
 	$(BENCH_PYTHON) bench/sweep.py
 	$(BENCH_PYTHON) bench/memory.py
 	$(BENCH_PYTHON) bench/stream.py

@@ -33,53 +33,31 @@ CASES = (
     Case(Task("64-32-10", "sgd", 32, 16384), 0.8),
     Case(Task("64-32-10", "momentum", 16384, 16384), 0.8),
     Case(Task("784-128-10", "adam", 32, 8192), 0.8),
-    Case(Task("cnn:8,16", "sgd", 32, 8192), 0.8),
+    Case(Task("cnn:8,16", "sgd", 32, 1024), 0.8),
 )
 
 
-class Updates:
-    """Runs of `fit`, by their updates alone: what a call costs beside them weighs too much in short ones."""
-
-    def __init__(self, task: Task) -> None:
-        self.fit, self.seconds = backbeat_fit.prepare(task), 0.0
-
-    def train(self, n_updates: int) -> int:
-        made = self.fit.train(n_updates)
-        self.seconds = self.fit.updates_alone
-        return made
+def enough(scan: bare_scan.Scan) -> int:
+    """Returns how many updates, in whole epochs, take about `SECONDS`."""
+    n = 4 if scan.task.whole else scan.task.n_batches
+    scan.train(n)
+    start = time.perf_counter()
+    scan.train(n)
+    return n * max(1, round(SECONDS / (time.perf_counter() - start)))
 
 
-class Timed:
-    """A bare scan, timed from outside."""
-
-    def __init__(self, task: Task) -> None:
-        self.scan, self.seconds = bare_scan.prepare(task), 0.0
-
-    def train(self, n_updates: int) -> int:
-        start = time.perf_counter()
-        made = self.scan.train(n_updates)
-        self.seconds = time.perf_counter() - start
-        return made
-
-
-def enough(side: Updates | Timed) -> int:
-    """Returns how many updates take about `SECONDS`; by then everything is compiled and warm."""
-    n = 1
-    while side.train(n) and side.train(n) and side.seconds < SECONDS / 2:
-        n *= max(2, min(32, int(SECONDS / max(side.seconds, 1e-6))))
-    return max(1, round(n * SECONDS / side.seconds))
-
-
-def speed(fit: Updates, scan: Timed) -> float:
+def speed(fit: backbeat_fit.Fit, scan: bare_scan.Scan, n: int) -> float:
     """Returns the speed of the updates over the scan's: the median of the pairs."""
-    n = {fit: enough(fit), scan: enough(scan)}
     ratios = []
     for k in range(PAIRS):
-        each = {}
-        for side in (fit, scan) if k % 2 else (scan, fit):
-            made = side.train(n[side])
-            each[side] = side.seconds / made
-        ratios.append(each[scan] / each[fit])
+        if k % 2:
+            fit.train(n)
+        start = time.perf_counter()
+        scan.train(n)
+        took = time.perf_counter() - start
+        if not k % 2:
+            fit.train(n)
+        ratios.append(took / fit.updates_alone)  # what a call costs beside them weighs too much in so short a one
     return statistics.median(ratios)
 
 
@@ -87,11 +65,13 @@ def main() -> int:
     """Measures each case, and says which of them has become slower."""
     slower = 0
     for task, least in CASES:
-        fit, scan = Updates(task), Timed(task)
-        for _ in range(ATTEMPTS):
-            found = speed(fit, scan)
-            if found >= least:
-                break
+        fit, scan = backbeat_fit.prepare(task), bare_scan.prepare(task)
+        n = enough(scan)
+        for side in (fit, scan):
+            side.train(n)  # compiles, and warms up
+        found, attempts = 0.0, 0
+        while found < least and attempts < ATTEMPTS:
+            found, attempts = speed(fit, scan, n), attempts + 1
         slower += found < least
         m = "|D|" if task.whole else task.batch
         print(

