@@ -6,7 +6,6 @@ python bench/picture.py bench/results/against.jsonl docs/images/against.png
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,8 +57,8 @@ def figure(lines: list[dict[str, Any]], rule: str = "sgd") -> Any:
                 range(len(names)), [PEERS[name].title for name in names] if k % 2 == 0 else [""] * len(names)
             )
             axes.tick_params(axis="y", length=0)
-        ticks = [1, 3, 10, 30, 100, 300, 1000]
-        panels[0].set_xlim(0.5, 2 * max(_most(rows, name) for name in names))
+        ticks = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000]
+        panels[0].set_xlim(*_ends(rows, names))
         for axes in panels:
             axes.set_xticks(ticks, [f"{tick:g} ×" for tick in ticks])
             axes.set_xlim(panels[0].get_xlim())
@@ -69,10 +68,11 @@ def figure(lines: list[dict[str, Any]], rule: str = "sgd") -> Any:
     return sheet
 
 
-def _most(rows: list[dict[str, Any]], name: str) -> float:
-    found = [statistics.median(row["found"][name]) / statistics.median(row["found"][OURS]) for row in rows
-             if isinstance(row["found"].get(name), list)]  # fmt: skip
-    return max(found, default=1.0)
+def _ends(rows: list[dict[str, Any]], names: list[str]) -> tuple[float, float]:
+    """Returns the ends of the axis: all that is drawn lies between them."""
+    found = [edge for row in rows for name in names if isinstance(row["found"].get(name), list)
+             for edge in ratio(row["found"][name], row["found"][OURS])]  # fmt: skip
+    return 0.7 * min(found), 1.4 * max(found)
 
 
 def main() -> None:
