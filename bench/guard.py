@@ -29,11 +29,11 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case(Task("64-32-10", "sgd", 1, 16384), 0.8),
-    Case(Task("64-32-10", "sgd", 32, 16384), 0.8),
-    Case(Task("64-32-10", "momentum", 16384, 16384), 0.8),
-    Case(Task("784-128-10", "adam", 32, 8192), 0.8),
-    Case(Task("cnn:8,16", "sgd", 32, 1024), 0.8),
+    Case(Task("64-32-10", "sgd", 1, 16384), 0.75),
+    Case(Task("64-32-10", "sgd", 32, 16384), 0.75),
+    Case(Task("64-32-10", "momentum", 16384, 16384), 0.75),
+    Case(Task("784-128-10", "adam", 32, 8192), 0.7),
+    Case(Task("cnn:8,16", "sgd", 32, 1024), 0.75),
 )
 
 
