@@ -1,5 +1,6 @@
 """Memory that is too short: the block is halved, the batch and its update stay; with a real limit on the process."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -68,6 +69,32 @@ def test_a_batch_that_does_not_fit_is_computed_in_smaller_blocks(name: str):
     assert 1 <= len(said) == len(set(said)) <= 3  # once for each block that was too large, and not for each batch
     assert short["updates"] == enough["updates"]
     np.testing.assert_allclose(short["theta"], enough["theta"], **ROUNDING)
+
+
+def test_an_evaluation_that_does_not_fit_is_computed_in_smaller_blocks(monkeypatch: pytest.MonkeyPatch):
+    """As if memory were too short for 16 examples at once; the scores stay, but for rounding."""
+    train = importlib.import_module("backbeat.train")
+    made = train.evaluator
+
+    def too_large(model: Any, loss: Any, block: int) -> Any:
+        def fails(*_: Any) -> Any:
+            raise MemoryError
+
+        return made(model, loss, block) if block < 16 else fails
+
+    settings: dict[str, Any] = {"every": 32, "duration": "3 epochs", "evaluate": "1 epoch"}
+    whole = bb.fit("mlp:8", "digits", **settings)
+    monkeypatch.setattr(train, "evaluator", too_large)
+    short = bb.fit("mlp:8", "digits", **settings)
+    said = [note for note in short.notes if "memory was too short" in note]
+    assert (
+        said[-1] == "memory was too short, so evaluations compute 8 examples at a time from here on"
+    )  # 16 is too many
+    assert len(said) == len(set(said))
+    assert short.theta.tobytes() == whole.theta.tobytes()
+    for name, column in whole.history.items():
+        if name.startswith("held_out"):
+            np.testing.assert_allclose(short.history[name], column, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(

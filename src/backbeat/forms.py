@@ -121,6 +121,16 @@ def block_note(block: int | None) -> str:
     )
 
 
+def evaluation_note(block: int) -> str:
+    """Returns the sentence for an evaluation whose block became smaller.
+
+    Example:
+        >>> evaluation_note(64)
+        'memory was too short, so evaluations compute 64 examples at a time from here on'
+    """
+    return f"memory was too short, so evaluations compute {block:,} example{'s' * (block != 1)} at a time from here on"
+
+
 def follower_of(job: Job) -> Follower | None:
     """Returns what decides a job's M before the first update; None where it is not the noise."""
     if not job.plan.cadence.follows:

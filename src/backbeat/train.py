@@ -25,7 +25,8 @@ from .data import foreseen, reading_errors
 from .errors import Terminated
 from .evaluate import block_for, evaluator, fetches, scores
 from .events import Diverged, Evaluated, Event, Finished, Noted, Started, StretchDone
-from .forms import block_note
+from .forms import block_note, evaluation_note, smaller_block
+from .mesh import ALONE
 from .models import n_parameters
 from .nonfinite import NotFinite
 from .rate_range import with_rate
@@ -106,6 +107,7 @@ class Evaluations:
         self._block = block_for(job.example_floats)
         self._run = evaluator(job.model, job.loss, self._block)
         self._labels = [job.dataset.y[part] for part in job.split]
+        self.notes: list[str] = []  # what has to be said of the evaluations
         self.last: Clock | None = None
         self._before = 0.0  # seconds of the updates before the newest evaluation
 
@@ -164,7 +166,13 @@ class Evaluations:
     def _sums(self, *, skip: bool = False) -> Any:
         parts = self._parts if len(self._parts[1]) else self._parts[:1]
         data = foreseen(self.engine.data, () if skip else fetches(self._block, self.job.split))
-        sums = jax.device_get(self._run(self.engine.state.params, data, parts, np.bool_(skip)))
+        try:
+            sums = jax.device_get(self._run(self.engine.state.params, data, parts, np.bool_(skip)))
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            self._block = smaller_block(error, self._block, ALONE)  # each process evaluates by itself
+            self._run = evaluator(self.job.model, self.job.loss, self._block)
+            self.notes.append(evaluation_note(self._block))
+            return self._sums(skip=skip)
         return sums if len(sums) == 2 else (*sums, None)
 
 
@@ -262,6 +270,8 @@ class _Loop:
                 newest = self.evaluations.evaluate(at.clock)
                 self.standing = at = self._scored(newest)
                 yield from self._emit(replace(newest, snapshot=at))
+                while self.evaluations.notes:
+                    yield from self._emit(Noted(at.clock, self.evaluations.notes.pop(0)))
             scores_now = at.scores.get(job.scored_part, {})
             reason = job.stopping.reason(at.clock, scores_now, at.best_at) or _at_rest(job, at.clock, at.moved)
             reason = STOPPED if reason is None and self.control.stopping else reason
@@ -280,7 +290,9 @@ class _Loop:
                 continue
             clock = replace(done.clock, seconds=watch.seconds)
             self.standing = at = self._moved(done, clock)
-            yield from self._noted_block()
+            if engine.block != self.said_block:
+                self.said_block = engine.block
+                yield from self._emit(Noted(at.clock, block_note(engine.block)))
             yield from self._emit(replace(done, clock=clock, compile_seconds=late, snapshot=at))
         target = reason.startswith("reached") if job.stopping.target and reason != STOPPED else None
         yield Finished(at.clock, reason, target, engine.state, at)
@@ -336,11 +348,6 @@ class _Loop:
         self.standing = at
         self.engine.stand(at)
         self.evaluations.stand(at)
-
-    def _noted_block(self) -> Iterator[Event]:
-        if self.engine.block != self.said_block:
-            self.said_block = self.engine.block
-            yield from self._emit(Noted(self.standing.clock, block_note(self.engine.block)))
 
     def _diverged(self, error: NotFinite) -> Event:
         """Returns the end of a run that diverged, or the note that it goes on from an earlier state."""
