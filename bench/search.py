@@ -9,6 +9,8 @@ another, as `bench/peers` does it. Ray Tune is given the same grid and PyTorch's
 as many trials at once as there are cores, with the reports and files that it cannot be told to leave out.
 """
 
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import argparse
