@@ -23,8 +23,16 @@ from typing import Any
 
 import numpy as np
 from memory import own_peak
+from pairs import Running
 
-INPUTS, BATCH, RATE = 64, 32, 1e-5
+import backbeat as bb
+from backbeat.compare.sweep import Together
+from backbeat.config import Settings, resolve
+from backbeat.data import Reading
+from backbeat.data.readers.sources import open_source
+from backbeat.data.streaming.pack import packed
+
+INPUTS, BATCH = 64, 32
 SECONDS = 0.5
 RUNS = (1, 10, 100, 1000)
 
@@ -40,50 +48,25 @@ def files(folder: Path, n: int) -> None:
     np.save(folder / "y.npy", np.arange(n, dtype=np.int32) % 10)
 
 
-class Running:
-    """A run over some examples that goes on when it is told."""
-
-    def __init__(self, folder: Path, streamed: bool) -> None:
-        import backbeat as bb
-        from backbeat.advance import Engine
-        from backbeat.config import Settings, resolve
-        from backbeat.data import Reading
-        from backbeat.data.readers.sources import open_source
-        from backbeat.data.streaming.pack import packed
-
-        if streamed:
-            limit = f"{max(64, (folder / 'x.npy').stat().st_size // 4_000_000)} MB"
-            data: Any = packed(open_source(folder / "x.npy", Reading()), Reading(memory=limit), 0)
-        else:
-            data = (np.load(folder / "x.npy"), np.load(folder / "y.npy"))
-        settings = Settings(
-            every=BATCH, learning_rate=RATE, held_out=0.0, evaluate="never", duration="1000000000 updates",
-            loss="cross_entropy",
-        )  # fmt: skip
-        self.engine = Engine(resolve(bb.mlp(hidden=(32,)), data, settings))
-        self.engine.compile()
-        self.advance(1024)
-
-    def advance(self, n: int) -> float:
-        """Returns the seconds that `n` more updates take."""
-        from backbeat.clock import Duration
-
-        start, end = time.perf_counter(), self.engine.clock.updates + n
-        while self.engine.clock.updates < end:
-            self.engine.advance([Duration(float(end), "updates")])
-        return time.perf_counter() - start
+def running(folder: Path, streamed: bool) -> Running:
+    """Returns a run over the examples of a folder."""
+    if streamed:
+        limit = f"{max(64, (folder / 'x.npy').stat().st_size // 4_000_000)} MB"
+        data: Any = packed(open_source(folder / "x.npy", Reading()), Reading(memory=limit), 0)
+    else:
+        data = (np.load(folder / "x.npy"), np.load(folder / "y.npy"))
+    return Running(bb.mlp(hidden=(32,)), data, BATCH)
 
 
 def answer(folder: Path, streamed: bool) -> None:
     """Answers every line with the microseconds of an example and the megabytes that the process had at most."""
-    running = Running(folder, streamed)
-    n = 1024
-    while (took := running.advance(n)) < SECONDS / 2:
+    run, n = running(folder, streamed), 1024
+    while (took := run.advance(n)) < SECONDS / 2:
         n *= 2
     n = max(1, round(n * SECONDS / took))
     print("ready", flush=True)
     for _ in sys.stdin:
-        took = running.advance(n)
+        took = run.advance(n)
         print(json.dumps([1e6 * took / (n * BATCH), own_peak() / 1e6]), flush=True)
 
 
@@ -124,10 +107,6 @@ def by_examples(sizes: list[int], rounds: int) -> None:
 
 def by_runs(rounds: int) -> None:
     """Prints the table of numbers of runs."""
-    import backbeat as bb
-    from backbeat.compare.sweep import Together
-    from backbeat.config import Settings, resolve
-
     x = np.random.default_rng(0).standard_normal((1797, INPUTS), dtype=np.float32)
     data = (x, np.arange(1797, dtype=np.int32) % 10)
     forms, steps = {}, {}

@@ -35,10 +35,10 @@ class Ratio:
 class Running:
     """A run that goes on, its program compiled and warm."""
 
-    def __init__(self, model: Any, data: tuple[np.ndarray, np.ndarray], batch: int, **changed: Any) -> None:
+    def __init__(self, model: Any, data: Any, every: int | str, **changed: Any) -> None:
         settings = Settings(
-            every="dataset" if batch == len(data[0]) else batch, learning_rate=RATE, held_out=0.0,
-            duration="1000000000 updates", evaluate="never", loss="cross_entropy", **changed,
+            every=every, learning_rate=RATE, held_out=0.0, duration="1000000000 updates", evaluate="never",
+            loss="cross_entropy", **changed,
         )  # fmt: skip
         self.engine = Engine(resolve(model, data, settings))
         self.engine.compile()
@@ -73,7 +73,8 @@ def ratio(network: str, batch: int, rounds: int, seconds: float, **changed: Any)
         **changed: the setting in which the second run differs.
     """
     model, data = model_and_data(network)
-    pair = [Running(model, data, batch), Running(model, data, batch, **changed)]
+    every = "dataset" if batch == len(data[0]) else batch
+    pair = [Running(model, data, every), Running(model, data, every, **changed)]
     n = 2
     while (took := min(pair[0].advance(n), pair[0].advance(n))) < seconds / 2:  # this also warms up
         n *= 2
